@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,6 @@ def manifest_of(**changes: Any) -> Manifest:
 
 def manifest_dict(**changes: Any) -> dict[str, Any]:
     """The same as parsed JSON, with keys replaced by anything."""
-    import json
-
     parsed: dict[str, Any] = json.loads(manifest_of().as_json())
     return parsed | changes
 

@@ -11,12 +11,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile
 import yaml
+from datasets import Audio, load_dataset
 from huggingface_hub import DatasetCard, ModelCard
 from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
 from hypothesis import given, settings
@@ -38,12 +40,13 @@ from usk.classify.card import run_card
 from usk.classify.classifier import AudioClassifier, classifier_settings
 from usk.classify.registry import preset
 from usk.data.licenses import is_noncommercial, license_of_card, one_license, strictest_license
+from usk.data.open import open_source
 from usk.diffusion.card import write_generator_card
 from usk.diffusion.load import load_generator
-from usk.diffusion.pipeline import embedded_folder
+from usk.diffusion.pipeline import EMBEDDED_FOLDER
 from usk.manifest import FilterRecord, FilterTrainedOn, TrainedOn, TrainSubsetRecord
 from usk.runs import Predictions
-from usk.synth.card import dataset_card
+from usk.synth.card import _tested_folds, dataset_card
 from usk.synth.dataset_folder import encode_flac
 from usk.synth.plan import Plan, PlannedClip
 from usk.synth.settings import RenderConfig, SynthConfig
@@ -116,8 +119,6 @@ def test_the_card_counts_what_may_train_where_a_fold_is_tested(
     manifest: dict[str, Any], rows: dict[int, int]
 ) -> None:
     """Both clips have a parent in fold 1; one has its other parent in fold 2."""
-    from usk.synth.card import _tested_folds
-
     clips = [
         PlannedClip("c", 0, 1, ("a", "b"), ("s/a", "s/b"), (1, 1), (0.5, 0.5), 0),
         PlannedClip("d", 0, 0, ("a", "e"), ("s/a", "s/e"), (1, 2), (0.5, 0.5), 0),
@@ -224,8 +225,6 @@ def test_escaped_text_is_one_line_without_live_markdown(text: str) -> None:
 
 
 def test_a_template_with_an_unknown_name_fails_instead_of_leaving_a_gap() -> None:
-    import jinja2
-
     with pytest.raises(jinja2.UndefinedError):
         render_card("dataset.md", {}, {})
 
@@ -347,8 +346,6 @@ def test_a_run_card_names_no_paths() -> None:
 
 def test_the_cards_own_check_finds_the_clips_that_leak(hostile_dataset: Path) -> None:
     """Run the code of the card."""
-    from datasets import load_dataset
-
     card = (hostile_dataset / "README.md").read_text()
     lines = [line for line in card.splitlines() if line.startswith(("tested = ", "clean = "))]
     clips = load_dataset(str(hostile_dataset), split="train")
@@ -432,8 +429,6 @@ HOSTILE_CLASSES = ('"]: x {{ 7*7 }}', "<script>|", "line\nbreak/..")
 @pytest.fixture
 def hostile_dataset(tone_folder: Path, tiny_pipeline: Callable[..., Path], tmp_path: Path) -> Path:
     """Rendered from class folders that carry hostile names, by a generator fitted on non-commercial clips."""
-    from usk.data.open import open_source
-
     source = open_source(tone_folder)
     source = replace(source, class_names=HOSTILE_CLASSES, license="CC0-1.0")
     generator = load_generator(str(tiny_pipeline()), "cpu")
@@ -444,10 +439,6 @@ def hostile_dataset(tone_folder: Path, tiny_pipeline: Callable[..., Path], tmp_p
 
 
 def test_a_dataset_with_hostile_class_names_loads_and_keeps_the_license(hostile_dataset: Path) -> None:
-    from datasets import Audio, load_dataset
-
-    from usk.data.open import open_source
-
     loaded = load_dataset(str(hostile_dataset), split="train").cast_column("audio", Audio(decode=False))
     assert loaded.features["label"].names == list(HOSTILE_CLASSES)
     assert sorted(loaded["label"]) == [0, 0, 1, 1, 2, 2]
@@ -461,6 +452,6 @@ def test_a_dataset_with_hostile_class_names_loads_and_keeps_the_license(hostile_
 
 
 def test_the_card_of_the_shipped_generator_is_of_this_version(tmp_path: Path) -> None:
-    copy = Path(shutil.copytree(embedded_folder(), tmp_path / "embedded"))
+    copy = Path(shutil.copytree(EMBEDDED_FOLDER, tmp_path / "embedded"))
     write_generator_card(copy)
-    assert (copy / "README.md").read_text() == (embedded_folder() / "README.md").read_text()
+    assert (copy / "README.md").read_text() == (EMBEDDED_FOLDER / "README.md").read_text()

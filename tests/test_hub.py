@@ -164,25 +164,15 @@ def test_a_dataset_that_cannot_be_loaded(
     one_line(raised, "user/name ", message)
 
 
-@pytest.mark.parametrize("bug", [KeyError("x"), TypeError("x"), AssertionError()])
-def test_a_bug_stays_one(bug: Exception) -> None:
-    with pytest.raises(type(bug)) as raised, hub_errors("--model a/b", "go on", ModelError):
-        raise bug
-    assert raised.value is bug
+RING = ValueError("one")  # a chain of causes may be a ring
+BUGS = [KeyError("x"), TypeError("x"), AssertionError(), caused(RING, caused(ValueError("other"), RING))]
 
 
-def test_an_error_of_ours_is_said_once() -> None:
-    ours = UskError("said")
-    with pytest.raises(UskError) as raised, hub_errors("--model a/b", "go on", ModelError):
-        raise ours from ConnectionError()
-    assert raised.value is ours
-
-
-def test_a_chain_of_causes_may_be_a_ring() -> None:
-    one, other = ValueError("one"), ValueError("other")
-    one.__cause__, other.__cause__ = other, one
-    with pytest.raises(ValueError, match="one"), hub_errors("--model a/b", "go on", ModelError):
-        raise one
+@pytest.mark.parametrize("error", [*BUGS, caused(UskError("ours"), ConnectionError())])
+def test_a_bug_stays_one_and_an_error_of_ours_is_said_once(error: Exception) -> None:
+    with pytest.raises(type(error)) as raised, hub_errors("--model a/b", "go on", ModelError):
+        raise error
+    assert raised.value is error
 
 
 @pytest.mark.parametrize(

@@ -7,26 +7,30 @@ import io
 import json
 import logging
 import shutil
+import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import datasets
+import huggingface_hub
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from huggingface_hub import constants
 
 from tests.hub_server import Blob, LocalHub, Repo
 from tests.synth.test_dataset_folder import fill, plan_of, store_at
+from usk.bundle import SharedFile
 from usk.cards import PLACE, seal, unseal, was_edited
 from usk.classify import registry
 from usk.data.open import open_source
 from usk.diffusion.load import load_generator
-from usk.diffusion.pipeline import embedded_folder
+from usk.diffusion.pipeline import EMBEDDED_FOLDER
 from usk.errors import UskError
-from usk.push import push
+from usk.push import batches, push
 from usk.push_plan import PushResult
 from usk.reporter import Reporter, Task
 
@@ -178,7 +182,7 @@ def test_a_generator_arrives_without_checkpoints_and_is_used(
 
 def test_the_plan_of_the_embedded_generator_states_its_license(account: LocalHub) -> None:
     plans: list[dict[str, Any]] = []
-    assert push(embedded_folder(), "me/gen", confirm=lambda plan: bool(plans.append(plan.facts))) is None
+    assert push(EMBEDDED_FOLDER, "me/gen", confirm=lambda plan: bool(plans.append(plan.facts))) is None
     assert plans[0]["kind"] == "generator" and plans[0]["license"] == "cc-by-nc-3.0"
     assert account.repos == {}
 
@@ -286,27 +290,20 @@ def test_a_connection_cut_in_the_middle_of_an_upload_is_taken_up_again(
 
 
 @pytest.mark.parametrize(
-    ("method", "path"),
+    ("method", "path", "done"),
     [
-        ("GET", "whoami"), ("GET", "/api/datasets/me/set$"), ("POST", "repos/create"), ("POST", "validate-yaml"),
-        ("POST", "/commit/"),
+        ("GET", "whoami", False), ("GET", "/api/datasets/me/set$", False), ("POST", "repos/create", False),
+        ("POST", "validate-yaml", False), ("POST", "/commit/", False), ("POST", "/commit/", True),
     ],
 )  # fmt: skip
 def test_a_503_is_waited_out_where_the_client_does_not(
-    account: LocalHub, dataset: Path, method: str, path: str
+    account: LocalHub, dataset: Path, method: str, path: str, done: bool
 ) -> None:
-    account.fail(method, path, 503, times=2)
+    """A second try of a commit that is done is refused (412), for its parent is no longer the head."""
+    account.fail(method, path, 503, times=1 if done else 2, done=done)
     slept_s: list[float] = []
     push(dataset, "me/set", sleep=slept_s.append)
-    assert slept_s == [1, 2] and account.slept_s == []
-    repo = account.repo(*SET)
-    assert pushed(repo) == shared(dataset) and len(repo.commits) == 2
-
-
-def test_a_commit_whose_answer_a_503_hid_is_found_again(account: LocalHub, dataset: Path) -> None:
-    """The second try of the commit is refused (412), for its parent is no longer the head: it is done already."""
-    account.fail("POST", "/commit/", 503, done=True)
-    quick(dataset)
+    assert slept_s == ([1] if done else [1, 2]) and account.slept_s == []
     repo = account.repo(*SET)
     assert pushed(repo) == shared(dataset) and len(repo.commits) == 2
 
@@ -359,8 +356,6 @@ def test_someone_elses_commit_in_between_is_not_overwritten(
 
 
 def test_the_login_of_the_hub_client_is_used(usk: Command, hub: LocalHub, dataset: Path) -> None:
-    import huggingface_hub
-
     hub.add_user("me", TOKEN)
     huggingface_hub.login(TOKEN)
     ran = usk("push", dataset, "me/set", "--yes", "--json").done()
@@ -460,8 +455,6 @@ def test_names_of_no_repo(usk: Command, account: LocalHub, dataset: Path, name: 
 
 
 def test_no_network(usk: Command, account: LocalHub, dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from huggingface_hub import constants
-
     with monkeypatch.context() as patch:
         patch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
         refused(usk, 1, "me/set cannot be reached (no network?). Run the same command again", dataset)
@@ -480,8 +473,6 @@ def test_no_token_is_written_or_shown(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Not by success, nor by failure at any request, in no file, log, output or traceback."""
-    import traceback
-
     if debug:
         monkeypatch.setenv("USK_DEBUG", debug)
     caplog.set_level(logging.DEBUG)
@@ -721,9 +712,6 @@ def test_on_a_terminal_it_asks(
 
 
 def test_progress_ends_at_all_of_it(account: LocalHub, dataset: Path) -> None:
-    from usk.bundle import SharedFile
-    from usk.push import batches
-
     reporter = Recorded()
     push(dataset, "me/set", reporter=reporter)
     assert reporter.labels == ["checking", "uploading"]

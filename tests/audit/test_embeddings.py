@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from tests.diffusion.text_models import save_clap
 from tests.hub_server import LocalHub
 from tests.sounds import tone
+from usk.audit.embeddings import classifier_embedding, transformers_embedding
 
 Command = Callable[..., Any]
 
@@ -26,8 +27,6 @@ def test_the_classifier_of_a_run_embeds_clips(
     usk: Command, made: Path, urbansound8k_folder: Path, tmp_path: Path, classifier: str
 ) -> None:
     """`cnn` splits each clip into patches."""
-    from usk.audit.embeddings import classifier_embedding
-
     few = "--epochs 1 --seeds 1 --test-folds 3 --json"
     trained = usk(
         f"train --real {urbansound8k_folder} --classifier {classifier} {few} --out {tmp_path}/runs"
@@ -92,8 +91,6 @@ def test_a_transformers_model_embeds_clips(
     kind: str,
     dimensions: int,
 ) -> None:
-    from usk.audit.embeddings import transformers_embedding
-
     embed = transformers_embedding(str(tiny_models[kind])).embed
     clips = [tone(440, 0.5), tone(440, 0.01), tone(880, 12)]
     vectors = embed(clips)
@@ -110,8 +107,6 @@ def test_a_transformers_model_embeds_clips(
 def test_a_transformers_model_of_the_hub_embeds_clips(
     hub: LocalHub, tiny_models: dict[str, Path], tmp_path: Path, weights: str
 ) -> None:
-    from usk.audit.embeddings import transformers_embedding
-
     folder = shutil.copytree(tiny_models["wave"], tmp_path / "wave")
     if weights != "safetensors":
         torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")

@@ -128,13 +128,6 @@ def flac_that_says_hours() -> bytes:
     return bytes(content)
 
 
-def test_a_stated_length_of_hours_is_refused_before_decoding(tmp_path: Path) -> None:
-    content = flac_that_says_hours()
-    assert len(content) < 20_000
-    with pytest.raises(BadAudioError, match="longer than 600 s"):
-        read_audio_bytes(content)
-
-
 def test_a_file_of_many_channels_is_bounded_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     content = write_wav(tmp_path / "wide.wav", np.zeros((400, 200), np.float32)).read_bytes()
@@ -145,7 +138,9 @@ def test_a_file_of_many_channels_is_bounded_too(tmp_path: Path, monkeypatch: pyt
 
 
 def test_one_clip_too_long_is_named_and_can_be_skipped(usk: Command, tmp_path: Path) -> None:
-    long = row(1, audio={"bytes": flac_that_says_hours(), "path": None})
+    content = flac_that_says_hours()
+    assert len(content) < 20_000
+    long = row(1, audio={"bytes": content, "path": None})
     source = open_source(dataset(tmp_path / "d", row(0), long, row(2)))
     decoded = decode_source(source, 8_000, skip_bad=True)
     assert [clip.clip_id for clip in decoded.source.clips] == ["c0", "c2"]

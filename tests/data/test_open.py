@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -190,26 +191,20 @@ def test_the_revision_depends_on_content_not_on_place_or_time(tone_folder: Path,
     assert open_source(tone_folder).revision == first.revision
 
 
-def test_the_revision_of_unreadable_files_is_not_cached(
+def test_files_are_read_again_only_if_they_changed_or_could_not_be_read(
     tone_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("usk.data.fingerprint._digest", lambda ref: "")
-    unread = open_source(tone_folder).revision
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr("usk.data.fingerprint._digest", lambda ref: "")
+        unread = open_source(tone_folder).revision
     read = open_source(tone_folder).revision
-    assert read != unread and read == open_source(tone_folder).revision
-
-
-def test_files_are_read_again_only_if_they_changed(
-    tone_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first = open_source(tone_folder).revision
-    monkeypatch.setattr("usk.data.fingerprint._digest", None)
-    assert open_source(tone_folder).revision == first
+    assert read != unread
+    with monkeypatch.context() as patch:
+        patch.setattr("usk.data.fingerprint._digest", None)
+        assert open_source(tone_folder).revision == read
     for file in (cache_root() / "revisions").iterdir():
         file.write_text("damaged")
-    monkeypatch.undo()
-    assert open_source(tone_folder).revision == first
+    assert open_source(tone_folder).revision == read
 
 
 def test_flat_class_folders_warn_that_each_clip_is_its_own_recording(tmp_path: Path) -> None:
@@ -238,8 +233,6 @@ def wav_bytes(samples: np.ndarray, form: str = "WAV") -> bytes:
 
 def hugging_face_table(n: int = 12, typed: bool = True, **columns: list[Any]) -> pa.Table:
     """Rows as the Hugging Face libraries write them: encoded audio beside its path, and the given columns."""
-    import datasets
-
     audio = [{"bytes": wav_bytes(tone(300 + 50 * row, 0.3)), "path": f"{row}.wav"} for row in range(n)]
     columns.setdefault("label", [row % 3 for row in range(n)])
     kinds = {"str": datasets.Value("string"), "int": datasets.Value("int64")}
@@ -321,13 +314,6 @@ def test_a_row_without_a_fold_is_refused_not_renumbered(tmp_path: Path, missing:
     fails("no value in 1 row. Name another column.", folder)
 
 
-def test_a_fold_column_without_any_value_is_none(tmp_path: Path) -> None:
-    table = hugging_face_table(typed=False, label=["a", "b"] * 6)
-    folder = write_parquet(tmp_path / "set", table.append_column("fold", pa.array([None] * 12, pa.int64())))
-    source = open_source(folder)
-    assert len(source.folds) > 1 and any("no folds are given" in note for note in source.notes)
-
-
 def test_the_label_is_chosen_by_name_among_class_columns(tmp_path: Path) -> None:
     plain = hugging_face_table(mic=[row % 2 for row in range(12)], category=["a", "b", "c"] * 4)
     table = of_classes(plain, mic=["phone", "studio"])
@@ -353,18 +339,19 @@ def test_labels_may_be_strings_or_integers(tmp_path: Path, labels: list[Any], na
     assert [source.class_names[clip.label] for clip in source.clips] == [str(label) for label in labels]
 
 
-def test_a_dataset_without_groups_and_folds_says_so_and_gets_folds(tmp_path: Path) -> None:
-    source = open_source(write_parquet(tmp_path / "set", hugging_face_table()))
+@pytest.mark.parametrize("column", [False, True], ids=["no column", "a column without any value"])
+def test_a_dataset_without_groups_and_folds_says_so_and_gets_folds(tmp_path: Path, column: bool) -> None:
+    table = hugging_face_table()
+    table = table.append_column("fold", pa.array([None] * 12, pa.int64())) if column else table
+    source = open_source(write_parquet(tmp_path / "set", table))
     assert not source.has_groups and len({clip.group for clip in source.clips}) == 12
-    for said in ("column of recordings", "no folds"):
+    for said in ("column of recordings", "no folds are given"):
         assert any(said in note for note in source.notes)
     assert len(source.folds) > 1 and min(source.folds) == 1
 
 
 def test_a_saved_dataset_keeps_its_license_and_its_columns(tmp_path: Path) -> None:
     """Columns that `set_format` hides are read."""
-    import datasets
-
     saved = datasets.Dataset(datasets.table.InMemoryTable(hugging_face_table()))
     saved.info.license = "cc-by-4.0"
     saved.set_format("numpy", columns=["label"])
@@ -386,8 +373,6 @@ def test_samples_with_their_channels_first(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("split", [False, True], ids=["dataset", "dataset dict"])
 def test_a_saved_dataset(tmp_path: Path, split: bool) -> None:
-    import datasets
-
     table = hugging_face_table(group=[f"g{row // 2}" for row in range(12)])
     saved = datasets.Dataset(datasets.table.InMemoryTable(table))
     if split:
@@ -439,8 +424,6 @@ def test_a_damaged_parquet_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", ["../secret.wav", "{outside}"], ids=["relative", "absolute"])
 @pytest.mark.parametrize("kind", ["parquet", "saved"])
 def test_a_path_that_leads_out_of_the_dataset_is_not_followed(tmp_path: Path, path: str, kind: str) -> None:
-    import datasets
-
     secret = write_wav(tmp_path / "secret.wav", tone(440, 0.3))
     subset = {"bytes": None, "path": path.format(outside=secret)}
     features = datasets.Features({"audio": datasets.Audio(decode=False), "label": datasets.Value("string")})
@@ -569,8 +552,6 @@ def test_select_keeps_rows_audio_and_class_numbers_together(urbansound8k_folder:
 
 def of_classes(table: pa.Table, **names: list[str]) -> pa.Table:
     """The table with columns of numbers declared as classes."""
-    import datasets
-
     features = datasets.Features.from_arrow_schema(table.schema)
     for column, of_column in names.items():
         features[column] = datasets.ClassLabel(names=of_column)
@@ -631,8 +612,6 @@ def test_classes_whose_names_have_commas_can_be_chosen(tone_folder: Path) -> Non
 
 
 def test_splits_of_different_columns_are_one_line(tmp_path: Path) -> None:
-    import datasets
-
     table = hugging_face_table()
     first = datasets.Dataset(datasets.table.InMemoryTable(table))
     second = first.cast_column("label", datasets.Value("string"))

@@ -85,16 +85,10 @@ def _replace(folder: Path, in_place: bool = False) -> None:
     assert file.stat().st_size == before.st_size and (file.stat().st_ino == before.st_ino) is in_place
 
 
-def _overwrite(folder: Path) -> None:
-    _replace(folder, in_place=True)
-
-
-@pytest.mark.parametrize("replace", [_replace, _overwrite])
-def test_a_file_replaced_with_its_size_and_time_is_another(
-    tone_folder: Path, replace: Callable[[Path], None]
-) -> None:
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_file_replaced_with_its_size_and_time_is_another(tone_folder: Path, in_place: bool) -> None:
     before = decode_source(open_source(tone_folder), 8_000).source
-    replace(tone_folder)
+    _replace(tone_folder, in_place)
     after = decode_source(open_source(tone_folder), 8_000).source
     pairs = zip(before.clips, after.clips, strict=True)
     assert [one.clip_id for one, two in pairs if one.sound != two.sound] == ["tones/low/low0/cut0.wav"]
@@ -105,7 +99,7 @@ TABLE = "file_name,label\nlow/low0/cut0.wav,bass\n"
 CHANGES: dict[str, Callable[[Path], object]] = {
     "time": _change_time,
     "another file": _replace,
-    "other content": _overwrite,
+    "other content": lambda folder: _replace(folder, in_place=True),
     "a file less": lambda folder: (folder / "low" / "low0" / "cut0.wav").unlink(),
     "a class renamed": lambda folder: (folder / "low").rename(folder / "lower"),
     "a table": lambda folder: (folder / "metadata.csv").write_text(TABLE),

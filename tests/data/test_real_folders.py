@@ -464,29 +464,24 @@ def test_labels_are_text(tmp_path: Path) -> None:
     assert open_source(tmp_path / "set").class_names == ("001", "01", "1", "10")
 
 
-def test_a_segment_with_two_labels_is_left_out(tmp_path: Path) -> None:
+def strong_labels(folder: Path, more: str = "") -> None:
+    """Two sounds, low and then high, with a table of segments in them."""
+    table = "filename\tonset\toffset\tevent_label\n"
     for n in range(2):
-        write_wav(tmp_path / "set" / f"{n}.wav", tone(300, 1.0))
-    lines = ["filename\tonset\toffset\tevent_label"]
-    lines += [
-        f"{n}.wav\t{at}\t{at + 0.3}\t{label}" for n in range(2) for at, label in ((0, "low"), (0.5, "high"))
-    ]
-    (tmp_path / "set" / "strong.tsv").write_text("\n".join([*lines, "0.wav\t0\t0.3\thigh", lines[1]]))
+        write_wav(folder / f"{n}.wav", np.concatenate([tone(300, 0.5), tone(900, 0.5)]))
+        table += f"{n}.wav\t0.05\t0.45\tlow\n{n}.wav\t0.55\t0.95\thigh\n"
+    (folder / "strong.tsv").write_text(table + more)
+
+
+def test_a_segment_with_two_labels_is_left_out(tmp_path: Path) -> None:
+    strong_labels(tmp_path / "set", "0.wav\t0.05\t0.45\thigh\n0.wav\t0.05\t0.45\tlow\n")
     source = open_source(tmp_path / "set")
     assert source.counts() == {"high": 2, "low": 1}
     assert any("3 rows" in note and "0.wav" in note for note in source.notes)
 
 
 def test_strong_labels_are_cut_at_onset_and_offset(tmp_path: Path) -> None:
-    both = np.concatenate([tone(300, 0.5), tone(900, 0.5)])
-    for n in range(2):
-        write_wav(tmp_path / "set" / f"{n}.wav", both)
-    lines = [
-        f"{n}.wav\t{at}\t{at + 0.4}\t{label}"
-        for n in range(2)
-        for at, label in ((0.05, "low"), (0.55, "high"))
-    ]
-    (tmp_path / "set" / "strong.tsv").write_text("\n".join(["filename\tonset\toffset\tevent_label", *lines]))
+    strong_labels(tmp_path / "set")
     source = open_source(tmp_path / "set")
     assert source.counts() == {"high": 2, "low": 2} and len({clip.group for clip in source.clips}) == 2
     decoded = decode_source(source)

@@ -17,6 +17,7 @@ from usk.data import storage
 from usk.data.cache import cache_root
 from usk.data.storage import StoredFolder
 from usk.errors import UsageError
+from usk.synth import synthesize as module
 
 
 @pytest.fixture
@@ -107,8 +108,6 @@ def test_a_study_by_urls_alone(
 def test_an_interrupted_dataset_goes_on_elsewhere(
     memory: str, tone_folder: Path, usk: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from usk.synth import synthesize as module
-
     monkeypatch.setattr(module, "ROWS_PER_SHARD", 2)
     synth = f"{memory}/synth"
     make = f"synth --real {tone_folder} --strategy waveform --per-class 2 --json --out"
@@ -137,8 +136,6 @@ def test_parts_on_machines_that_share_a_bucket_alone(
     bucket: str, tone_folder: Path, usk: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both parts, and a part of another plan, begin before another one has written anything."""
-    from usk.synth import synthesize as module
-
     monkeypatch.setattr(module, "ROWS_PER_SHARD", 2)
     make = ("synth --strategy waveform --per-class 2 --real", tone_folder, "--out")
     usk(*make, f"{bucket}/whole").done()
@@ -325,5 +322,3 @@ def test_names_that_lead_out_of_the_folder_are_ignored(memory: str) -> None:
     fs.pipe_file("/bucket/x/good", b"1")
     folder = StoredFolder(f"{memory}/x", "real").download()
     assert [file.name for file in folder.rglob("*")] == ["good"]
-    with pytest.raises(UsageError):
-        StoredFolder(f"{memory}/nothing", "real").download()

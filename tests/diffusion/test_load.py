@@ -13,9 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from tests.diffusion.published import as_audiodiffusion
 from tests.hub_server import LocalHub
@@ -113,8 +116,6 @@ def test_the_sample_size_may_be_a_number_or_a_pair(folder: Path, size: Any, mel:
 
 
 def test_older_weights_in_bin_files_load(folder: Path) -> None:
-    from safetensors.torch import load_file
-
     weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
     state = load_file(weights)
     torch.save(state, weights.with_suffix(".bin"))
@@ -128,8 +129,6 @@ SUFFIXES = pytest.mark.parametrize("suffix", [".safetensors", ".bin"])
 
 def rewrite(folder: Path, suffix: str, change: Callable[[dict[str, Any]], Any], variant: str = "") -> None:
     """A network's weights, changed and in another kind of file."""
-    from safetensors.torch import load_file, save_file
-
     weights = folder / "diffusion_pytorch_model.safetensors"
     state = change(load_file(weights))
     weights.unlink()
@@ -238,8 +237,6 @@ def test_a_unet_that_names_no_size_takes_the_mels(tiny_pipeline: Factory, tmp_pa
 def test_a_vae_of_color_images_sees_grey_and_is_seen_as_audiodiffusion_sees_it(
     tiny_pipeline: Factory,
 ) -> None:
-    from PIL import Image
-
     path = tiny_pipeline(vae=3)
     generator, vae = load_generator(str(path), device="cpu", precision="fp32"), as_audiodiffusion(path).vqvae
     image = torch.rand(2, 1, 16, 32) * 2 - 1
@@ -346,8 +343,6 @@ LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\n"
 
 
 def drop_a_tensor(folder: Path) -> None:
-    from safetensors.torch import load_file, save_file
-
     state = load_file(folder / UNET)
     del state["conv_in.weight"]
     save_file(state, folder / UNET, {"format": "pt"})
@@ -450,8 +445,6 @@ def test_a_folder_that_is_no_whole_pipeline_is_a_model_error(
 def test_a_unet_that_does_not_fit_its_vae_is_refused(
     tiny_pipeline: Factory, tmp_path: Path, vae_channels: int, mel: dict[str, int]
 ) -> None:
-    import diffusers
-
     path = copy_of(tiny_pipeline(vae=True), tmp_path)
     edit(path / "mel" / "mel_config.json", **mel)
     with quiet_libraries():
@@ -532,8 +525,6 @@ SPOILT_BIN: dict[str, tuple[Callable[[dict[str, Any], Path], Any], str]] = {
 
 @pytest.mark.parametrize(("spoil", "message"), SPOILT_BIN.values(), ids=SPOILT_BIN.keys())
 def test_spoilt_weights_in_a_bin_file_are_a_model_error(folder: Path, spoil: Callable, message: str) -> None:
-    from safetensors.torch import load_file
-
     state = load_file(folder / UNET)
     (folder / UNET).unlink()
     spoil(state, folder / BIN)

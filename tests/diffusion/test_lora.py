@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.diffusion.test_fit import Killed, Watching, killed_at
+from tests.diffusion.test_load import edit
 from tests.diffusion.text_models import MODELS
 from usk.data.decode import decode_source
 from usk.data.leaks import leaking, unknown_generator
@@ -138,7 +139,8 @@ def test_peft_itself_loads_the_adapter(fitted: Path, models: dict[str, Path]) ->
         torch.testing.assert_close(base.output(noisy, nodes, texts), expected)
 
 
-RESULT = ("adapter_model.safetensors", "adapter_config.json", "trained_on.json")
+CONFIG = "adapter_config.json"
+RESULT = ("adapter_model.safetensors", CONFIG, "trained_on.json")
 
 
 @pytest.mark.parametrize(
@@ -230,21 +232,16 @@ def test_without_peft_the_extra_is_named(
     assert caught.value.field == "model" and "urban-sound-kit[hf]" in caught.value.hint
 
 
-def edit(folder: Path, **values: Any) -> None:
-    file = folder / "adapter_config.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
-
-
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda f: edit(f, base_model_name_or_path=str(f / "nowhere")),
-        lambda f: edit(f, revision="0" * 12),
-        lambda f: edit(f, r=4),
-        lambda f: edit(f, r=2_000),
-        lambda f: edit(f, r="many"),
-        lambda f: edit(f, peft_type="LOHA"),
-        lambda f: edit(f, target_modules=["nothing"]),
+        lambda f: edit(f / CONFIG, base_model_name_or_path=str(f / "nowhere")),
+        lambda f: edit(f / CONFIG, revision="0" * 12),
+        lambda f: edit(f / CONFIG, r=4),
+        lambda f: edit(f / CONFIG, r=2_000),
+        lambda f: edit(f / CONFIG, r="many"),
+        lambda f: edit(f / CONFIG, peft_type="LOHA"),
+        lambda f: edit(f / CONFIG, target_modules=["nothing"]),
         lambda f: (f / "adapter_model.safetensors").write_bytes(b"x"),
         lambda f: (f / "adapter_config.json").write_text("{"),
         lambda f: (f / "training.json").write_text("{"),

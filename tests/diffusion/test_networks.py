@@ -15,8 +15,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.diffusion.published import as_audiodiffusion
+from tests.diffusion.test_fit import weights as unet_state
 from tests.sounds import tone, write_wav
 from usk.audio.mel import MelSettings
+from usk.data.open import open_source
 from usk.diffusion import train as training
 from usk.diffusion.fit import FitConfig, fit
 from usk.diffusion.generator import Condition
@@ -72,10 +74,6 @@ def other_classes(tmp_path: Path) -> Path:
 
 def read(path: Path) -> Any:
     return json.loads(path.read_text())
-
-
-def unet_state(folder: Path) -> dict[str, torch.Tensor]:
-    return dict(load_generator(str(folder), device="cpu", precision="fp32").unet.state_dict())
 
 
 # --- what is taken over ------------------------------------------------------------------------------------
@@ -192,8 +190,6 @@ def test_a_stopped_run_goes_on_from_its_checkpoint_and_not_from_the_base(
     tone_folder: Path, tiny_pipeline: Factory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The base has dropout, which draws from torch's global state."""
-    from usk.data.open import open_source
-
     base = Path(shutil.copytree(tiny_pipeline(), tmp_path / "base"))
     settings = read(base / "unet/config.json") | {"dropout": 0.3}
     (base / "unet/config.json").write_text(json.dumps(settings))

@@ -37,6 +37,16 @@ def generators(models: dict[str, Path]) -> dict[str, TextGenerator]:
     return {name: load_generator(str(folder), "cpu", "fp32") for name, folder in models.items()}
 
 
+@pytest.fixture(params=MODELS)
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def generator(name: str, generators: dict[str, TextGenerator]) -> TextGenerator:
+    return generators[name]
+
+
 def test_every_family_has_a_class_and_a_tiny_model(generators: dict[str, TextGenerator]) -> None:
     assert {one.family for one in generators.values()} == set(FAMILIES)
 
@@ -73,11 +83,9 @@ def by_pipeline(name: str, generator: TextGenerator, latents: torch.Tensor, guid
 
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
-@pytest.mark.parametrize("name", MODELS)
 def test_sampling_from_the_same_latents_equals_the_pipeline(
-    name: str, generators: dict[str, TextGenerator], guidance: float
+    name: str, generator: TextGenerator, guidance: float
 ) -> None:
-    generator = generators[name]
     latents = noise(generator)
     sampler = SamplerConfig(6, 1.0, SOLVERS.get(name, "ddim"))
     ours = generator.sample(latents, sampler, Condition(PROMPTS, guidance))
@@ -96,11 +104,7 @@ def test_stable_audio_is_told_of_the_noise_as_its_published_scheduler_tells_it(
     torch.testing.assert_close(told, 2 / math.pi * torch.atan(sigma))
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_inversion_comes_back_and_more_steps_come_back_nearer(
-    name: str, generators: dict[str, TextGenerator]
-) -> None:
-    generator = generators[name]
+def test_inversion_comes_back_and_more_steps_come_back_nearer(generator: TextGenerator) -> None:
     clean = noise(generator)  # of unit variance, as a real model's latents are
     condition = Condition(PROMPTS)
     errors = []
@@ -111,9 +115,7 @@ def test_inversion_comes_back_and_more_steps_come_back_nearer(
     assert errors[1] < max(errors[0] / 3, 1e-3) and errors[1] < 0.05, errors
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_the_batch_does_not_change_a_clip(name: str, generators: dict[str, TextGenerator]) -> None:
-    generator = generators[name]
+def test_the_batch_does_not_change_a_clip(generator: TextGenerator) -> None:
     latents, sampler = noise(generator), SamplerConfig(3, 0.8)
     both = generator.sample(latents, sampler, Condition(PROMPTS, 2.0))
     for place, prompt in enumerate(PROMPTS):
@@ -121,22 +123,15 @@ def test_the_batch_does_not_change_a_clip(name: str, generators: dict[str, TextG
         torch.testing.assert_close(one[0], both[place], atol=1e-4, rtol=1e-3)
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_the_operations_of_an_evaluation_are_not_estimated_too_low(
-    name: str, generators: dict[str, TextGenerator]
-) -> None:
-    generator, noisy = generators[name], noise(generators[name])
+def test_the_operations_of_an_evaluation_are_not_estimated_too_low(generator: TextGenerator) -> None:
+    noisy = noise(generator)
     texts = generator.embed_batch(["a dog"], SAMPLES)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         generator.denoise(noisy[:1], generator.schedule.nodes(2, 0.5)[-1], texts)
     assert 0 < counter.get_total_flops() < 1.2 * generator.flop(SAMPLES)
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_audio_goes_in_and_comes_out_as_long_as_it_was(
-    name: str, generators: dict[str, TextGenerator]
-) -> None:
-    generator = generators[name]
+def test_audio_goes_in_and_comes_out_as_long_as_it_was(generator: TextGenerator) -> None:
     n_samples = generator.crop(3_000)
     assert 3_000 <= n_samples <= generator.longest_samples
     latent = generator.encode(0.1 * torch.randn(2, n_samples))
@@ -147,7 +142,6 @@ def test_audio_goes_in_and_comes_out_as_long_as_it_was(
     assert generator.cut(latent, shorter).shape[1:] == generator.latent_shape(shorter)
 
 
-@pytest.mark.parametrize("name", MODELS)
 def test_prompts_are_encoded_once_and_their_encoders_freed(
     name: str, generators: dict[str, TextGenerator], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,7 +190,6 @@ class Watched:
         return self.part(*given, **named)
 
 
-@pytest.mark.parametrize("name", MODELS)
 def test_where_memory_is_short_parts_take_turns_on_the_device(
     name: str, generators: dict[str, TextGenerator], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,7 +246,6 @@ def test_gpus_without_bf16_run_text_models_in_fp16(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-@pytest.mark.parametrize("name", MODELS)
 def test_each_stage_in_half_precision_as_on_cuda_stays_near_full_precision(
     name: str, precision: str, generators: dict[str, TextGenerator], models: dict[str, Path]
 ) -> None:

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
+import transformers
 
 RATE_HZ = 16_000
 UNET: dict[str, Any] = {"sample_size": 64, "in_channels": 4, "out_channels": 4, "block_out_channels": (8, 16)}
@@ -21,16 +23,12 @@ LETTERS = list(string.ascii_lowercase)
 
 
 def _t5_tokenizer() -> Any:
-    from transformers import T5Tokenizer
-
     pieces = ["<pad>", "</s>", "<unk>", "▁", *LETTERS, *(f"▁{letter}" for letter in LETTERS)]
     vocab = [(piece, -float(i)) for i, piece in enumerate(pieces)]
-    return T5Tokenizer(vocab=vocab, extra_ids=0, model_max_length=48)
+    return transformers.T5Tokenizer(vocab=vocab, extra_ids=0, model_max_length=48)
 
 
 def _tokenizer(name: str, *pieces: str) -> Any:
-    import transformers
-
     vocab = {piece: i for i, piece in enumerate([*pieces, *LETTERS])}
     return getattr(transformers, name)(vocab=vocab, merges=[], model_max_length=48)
 
@@ -40,13 +38,12 @@ def roberta_tokenizer() -> Any:
 
 
 def _t5_encoder(width: int = 16) -> Any:
-    from transformers import T5Config, T5EncoderModel
-
-    return T5EncoderModel(T5Config(vocab_size=64, d_model=width, d_kv=8, d_ff=16, num_layers=1, num_heads=2))
+    return transformers.T5EncoderModel(
+        transformers.T5Config(vocab_size=64, d_model=width, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    )
 
 
 def stable_audio() -> Any:
-    import diffusers
     from diffusers.pipelines.stable_audio import StableAudioProjectionModel
 
     widths = {
@@ -72,9 +69,7 @@ def stable_audio() -> Any:
 
 
 def stable_audio_3() -> Any:
-    import diffusers
     from diffusers.pipelines.stable_audio_3 import StableAudio3DurationEmbedder
-    from transformers import T5GemmaConfig, T5GemmaEncoderModel, T5GemmaModuleConfig
 
     sizes = {
         "vocab_size": 64,
@@ -83,8 +78,10 @@ def stable_audio_3() -> Any:
         "num_hidden_layers": 1,
         "head_dim": 8,
     }
-    module = T5GemmaModuleConfig(**sizes, num_attention_heads=2, num_key_value_heads=2)
-    config = T5GemmaConfig(encoder=module, decoder=module, is_encoder_decoder=False, vocab_size=64)
+    module = transformers.T5GemmaModuleConfig(**sizes, num_attention_heads=2, num_key_value_heads=2)
+    config = transformers.T5GemmaConfig(
+        encoder=module, decoder=module, is_encoder_decoder=False, vocab_size=64
+    )
     coder = {"encoder_channels": 8, "encoder_c_mults": (2,), "encoder_strides": (4,), "latent_dim": 8}
     coder |= {"encoder_transformer_depths": (1,), "audio_channels": 2, "patch_size": 16, "dim_heads": 8}
     shape = {"io_channels": 8, "embed_dim": 32, "depth": 2, "num_heads": 2, "num_memory_tokens": 2}
@@ -96,7 +93,7 @@ def stable_audio_3() -> Any:
     }
     return diffusers.StableAudio3Pipeline(
         vae=diffusers.AutoencoderSAME(**coder, sampling_rate=RATE_HZ),
-        text_encoder=T5GemmaEncoderModel(config),
+        text_encoder=transformers.T5GemmaEncoderModel(config),
         tokenizer=_tokenizer("GemmaTokenizer", "<pad>", "<eos>", "<bos>", "<unk>", "▁"),
         duration_embedder=StableAudio3DurationEmbedder(output_dim=16, fourier_dim=8, max_val=4.0),
         transformer=diffusers.StableAudio3DiTModel(**shape),
@@ -105,15 +102,12 @@ def stable_audio_3() -> Any:
 
 
 def longcat() -> Any:
-    import diffusers
-    from transformers import UMT5Config, UMT5EncoderModel
-
     coder = {"channels": 8, "c_mults": [1, 2], "strides": [4], "latent_dim": 4, "encoder_latent_dim": 8}
     shape = {"dit_dim": 32, "dit_depth": 2, "dit_heads": 2, "dit_text_dim": 16, "latent_dim": 4}
-    text = UMT5Config(vocab_size=64, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    text = transformers.UMT5Config(vocab_size=64, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
     return diffusers.LongCatAudioDiTPipeline(
         vae=diffusers.LongCatAudioDiTVae(**coder, downsampling_ratio=16, sample_rate=RATE_HZ),
-        text_encoder=UMT5EncoderModel(text),
+        text_encoder=transformers.UMT5EncoderModel(text),
         tokenizer=_t5_tokenizer(),
         transformer=diffusers.LongCatAudioDiTTransformer(**shape),
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=1.0, invert_sigmas=True),
@@ -121,81 +115,71 @@ def longcat() -> Any:
 
 
 def _mel_parts() -> dict[str, Any]:
-    from diffusers import AutoencoderKL, DDIMScheduler
-    from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
-
     coder = {"in_channels": 1, "out_channels": 1, "block_out_channels": (8, 8), "latent_channels": 4}
     coder |= {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
     betas = {"beta_start": 0.0015, "beta_end": 0.0195, "beta_schedule": "scaled_linear"}
     voice = {"model_in_dim": 8, "upsample_initial_channel": 16, "upsample_rates": [4, 8]}
     voice |= {"upsample_kernel_sizes": [4, 8], "resblock_kernel_sizes": [3], "resblock_dilation_sizes": [[1]]}
-    config = SpeechT5HifiGanConfig(**voice, sampling_rate=RATE_HZ, normalize_before=False)
+    config = transformers.SpeechT5HifiGanConfig(**voice, sampling_rate=RATE_HZ, normalize_before=False)
     return {
-        "vae": AutoencoderKL(**coder, norm_num_groups=4),
-        "scheduler": DDIMScheduler(**betas, clip_sample=False, set_alpha_to_one=False),
-        "vocoder": SpeechT5HifiGan(config),
+        "vae": diffusers.AutoencoderKL(**coder, norm_num_groups=4),
+        "scheduler": diffusers.DDIMScheduler(**betas, clip_sample=False, set_alpha_to_one=False),
+        "vocoder": transformers.SpeechT5HifiGan(config),
     }
 
 
 def _clap_text() -> Any:
-    from transformers import ClapTextConfig
-
     sizes = {"vocab_size": 64, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
     sizes |= {"num_attention_heads": 2, "projection_dim": 16, "pad_token_id": 1}
-    return ClapTextConfig(**sizes, max_position_embeddings=64)
+    return transformers.ClapTextConfig(**sizes, max_position_embeddings=64)
 
 
 def clap_model(**of_audio: Any) -> Any:
-    from transformers import ClapAudioConfig, ClapConfig, ClapModel
-
     shape = {"spec_size": 8, "num_mel_bins": 8, "patch_size": 2, "patch_stride": 2} | of_audio
     shape |= {"window_size": 4, "depths": [1, 1], "num_hidden_layers": 2, "num_attention_heads": [1, 1]}
-    audio = ClapAudioConfig(**shape, patch_embeds_hidden_size=8, hidden_size=16, projection_dim=16)
-    clap = ClapConfig(text_config=_clap_text().to_dict(), audio_config=audio.to_dict(), projection_dim=16)
-    return ClapModel(clap)
+    audio = transformers.ClapAudioConfig(
+        **shape, patch_embeds_hidden_size=8, hidden_size=16, projection_dim=16
+    )
+    clap = transformers.ClapConfig(
+        text_config=_clap_text().to_dict(), audio_config=audio.to_dict(), projection_dim=16
+    )
+    return transformers.ClapModel(clap)
 
 
 def audioldm2() -> Any:
-    from diffusers import AudioLDM2Pipeline, AudioLDM2ProjectionModel, AudioLDM2UNet2DConditionModel
-    from transformers import ClapFeatureExtractor, GPT2Config, GPT2LMHeadModel
-
-    gpt = GPT2Config(n_embd=16, n_head=2, n_layer=1, vocab_size=64, n_ctx=99, max_new_tokens=4)
+    gpt = transformers.GPT2Config(n_embd=16, n_head=2, n_layer=1, vocab_size=64, n_ctx=99, max_new_tokens=4)
     crossed = {"cross_attention_dim": ((None, 16, 32), (None, 16, 32)), "attention_head_dim": 2}
-    return AudioLDM2Pipeline(
+    return diffusers.AudioLDM2Pipeline(
         **_mel_parts(),
         text_encoder=clap_model(),
         text_encoder_2=_t5_encoder(32),
-        projection_model=AudioLDM2ProjectionModel(16, 32, 16),
-        language_model=GPT2LMHeadModel(gpt).transformer,  # which the published folders have
+        projection_model=diffusers.AudioLDM2ProjectionModel(16, 32, 16),
+        language_model=transformers.GPT2LMHeadModel(gpt).transformer,  # which the published folders have
         tokenizer=roberta_tokenizer(),
         tokenizer_2=_t5_tokenizer(),
-        feature_extractor=ClapFeatureExtractor(),
-        unet=AudioLDM2UNet2DConditionModel(**UNET, **crossed),
+        feature_extractor=transformers.ClapFeatureExtractor(),
+        unet=diffusers.AudioLDM2UNet2DConditionModel(**UNET, **crossed),
     )
 
 
 def audioldm() -> Any:
-    from diffusers import AudioLDMPipeline
-    from transformers import ClapTextModelWithProjection
-
-    parts = {**_mel_parts(), "text_encoder": ClapTextModelWithProjection(_clap_text())}
-    return AudioLDMPipeline(**parts, tokenizer=roberta_tokenizer(), unet=_clap_unet())
+    parts = {**_mel_parts(), "text_encoder": transformers.ClapTextModelWithProjection(_clap_text())}
+    return diffusers.AudioLDMPipeline(**parts, tokenizer=roberta_tokenizer(), unet=_clap_unet())
 
 
 def musicldm() -> Any:
-    from diffusers import MusicLDMPipeline
-    from transformers import ClapFeatureExtractor
-
-    parts = {**_mel_parts(), "text_encoder": clap_model(), "feature_extractor": ClapFeatureExtractor()}
-    return MusicLDMPipeline(**parts, tokenizer=roberta_tokenizer(), unet=_clap_unet())
+    parts = {
+        **_mel_parts(),
+        "text_encoder": clap_model(),
+        "feature_extractor": transformers.ClapFeatureExtractor(),
+    }
+    return diffusers.MusicLDMPipeline(**parts, tokenizer=roberta_tokenizer(), unet=_clap_unet())
 
 
 def _clap_unet() -> Any:
-    from diffusers import UNet2DConditionModel
-
     classes = {"class_embed_type": "simple_projection", "class_embeddings_concat": True}
     classes |= {"projection_class_embeddings_input_dim": 16}
-    return UNet2DConditionModel(**UNET, **classes, cross_attention_dim=(8, 16))
+    return diffusers.UNet2DConditionModel(**UNET, **classes, cross_attention_dim=(8, 16))
 
 
 MODELS: dict[str, Callable[[], Any]] = {
@@ -234,8 +218,6 @@ def save_model(name: str, folder: Path) -> Path:
 
 def save_clap(folder: Path) -> Path:
     """A CLAP whose embeddings all lie near one direction, so that similarities are above 0."""
-    from transformers import ClapFeatureExtractor, ClapProcessor
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.manual_seed(0)
@@ -245,6 +227,6 @@ def save_clap(folder: Path) -> Path:
                 projection.linear2.weight.mul_(8.0)
                 projection.linear2.bias.fill_(1.0)
         model.save_pretrained(folder)
-        extractor = ClapFeatureExtractor(truncation="rand_trunc", max_length_s=1)
-        ClapProcessor(extractor, roberta_tokenizer()).save_pretrained(folder)
+        extractor = transformers.ClapFeatureExtractor(truncation="rand_trunc", max_length_s=1)
+        transformers.ClapProcessor(extractor, roberta_tokenizer()).save_pretrained(folder)
     return folder

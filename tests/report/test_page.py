@@ -16,6 +16,7 @@ import usk as library
 from tests.runs import write_run
 from usk.data.clip import Clip
 from usk.evaluate.details import compare_in_detail
+from usk.report import gallery
 from usk.report import page as module
 from usk.report.gallery_data import _provenance
 from usk.report.page import ReportConfig, report
@@ -152,8 +153,6 @@ def test_runs_with_several_numbers_of_train_clips_have_an_overview_first(
 def test_many_charts_leave_less_room_for_clips(
     usk: Command, study_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from usk.report import gallery
-
     budgets: list[int] = []
     original = gallery.build_gallery
 

@@ -162,26 +162,22 @@ def test_nothing_but_the_manifest_is_made_first(tmp_path: Path, made_until: str,
 
 
 @pytest.mark.parametrize(
-    ("other", "differing"),
-    [({"plan": plan_of(10, seed=5)}, "another real"), ({"model": "other@1"}, "another model")],
+    ("other", "content", "said"),
+    [
+        ({"plan": plan_of(10, seed=5)}, None, r"holds clips of another plan \(another real\)"),
+        ({"model": "other@1"}, None, r"holds clips of another plan \(another model\)"),
+        *(({}, content, r"usk\.json is damaged") for content in ("{", "[]", "null")),
+    ],
 )
-def test_a_folder_with_another_plan_is_refused_untouched(
-    tmp_path: Path, other: dict[str, Any], differing: str
+def test_a_folder_with_another_plan_or_a_damaged_manifest_is_refused_untouched(
+    tmp_path: Path, other: dict[str, Any], content: str | None, said: str
 ) -> None:
     fill(store_at(tmp_path / "out"), n_units=1)
+    if content is not None:
+        (tmp_path / "out" / "usk.json").write_text(content)
     before = contents(tmp_path / "out")
-    with pytest.raises(UsageError, match=rf"holds clips of another plan \({differing}\)"):
+    with pytest.raises(UsageError, match=said):
         fill(store_at(tmp_path / "out", **other), n_units=0)
-    assert contents(tmp_path / "out") == before
-
-
-@pytest.mark.parametrize("content", ["{", "[]", "null"])
-def test_a_damaged_manifest_is_refused_untouched(tmp_path: Path, content: str) -> None:
-    fill(store_at(tmp_path / "out"), n_units=1)
-    (tmp_path / "out" / "usk.json").write_text(content)
-    before = contents(tmp_path / "out")
-    with pytest.raises(UsageError, match=r"usk\.json is damaged"):
-        fill(store_at(tmp_path / "out"), n_units=0)
     assert contents(tmp_path / "out") == before
 
 

@@ -33,7 +33,7 @@ from usk.errors import SourceError
 from usk.reporter import Reporter
 from usk.synth import filter as filtering
 from usk.synth import synthesize
-from usk.synth.dataset_folder import encode_flac
+from usk.synth.dataset_folder import DatasetFolder, encode_flac
 from usk.synth.filter import ClipFilter, scorer_of, select_best, training_rows
 from usk.synth.plan import PlannedClip, draw_plan
 from usk.synth.settings import SynthConfig
@@ -384,8 +384,6 @@ def test_classifiers_are_trained_once(
         return fit(self, rows, *rest)
 
     monkeypatch.setattr(ClipFilter, "_train", counted)
-    from usk.synth.dataset_folder import DatasetFolder
-
     write = DatasetFolder.write_unit
     monkeypatch.setattr(DatasetFolder, "write_unit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     assert usk(*arguments, "--out", tmp_path / "synth", "--quiet").code == 130

@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.diffusion.test_load import edit
 from tests.diffusion.text_models import MODELS
 from tests.hub_server import LocalHub
 from tests.manifests import rows_in
@@ -116,11 +117,6 @@ def test_a_prompt_whose_end_the_model_would_not_read_is_refused(
         assert len(ran.err) < 200 and not (tmp_path / "out").exists()
 
 
-def edited(folder: Path, file: str, **values: object) -> None:
-    config = json.loads((folder / file).read_text(encoding="utf-8"))
-    (folder / file).write_text(json.dumps({**config, **values}), encoding="utf-8")
-
-
 def truncated(folder: Path) -> None:
     weights = next((folder / "unet").glob("*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:-1_000])
@@ -141,21 +137,21 @@ def in_whole_numbers(folder: Path) -> None:
 
 
 def foreign(folder: Path) -> None:
-    edited(folder, "model_index.json", vocoder=["evil", "Model"])
+    edit(folder / "model_index.json", vocoder=["evil", "Model"])
 
 
 INDEX = "model_index.json"
 UNUSABLE: dict[str, tuple[Callable[[Path], object], str]] = {
-    "unknown family": (lambda f: edited(f, INDEX, _class_name="FluxPipeline"), "FluxPipeline is not known"),
+    "unknown family": (lambda f: edit(f / INDEX, _class_name="FluxPipeline"), "FluxPipeline is not known"),
     "unet cut": (lambda f: without_a_tensor(f, "unet"), "unet cannot be loaded: its files lack"),
     "text encoder cut": (lambda f: without_a_tensor(f, "text_encoder"), "text_encoder cannot be loaded"),
-    "other sizes": (lambda f: edited(f, "unet/config.json", block_out_channels=[16, 32]), "unet cannot be"),
+    "other sizes": (lambda f: edit(f / "unet/config.json", block_out_channels=[16, 32]), "unet cannot be"),
     "no tokenizer": (lambda f: shutil.rmtree(f / "tokenizer"), "tokenizer cannot be loaded"),
     "quantized": (in_whole_numbers, "whole numbers"),
-    "odd index": (lambda f: edited(f, INDEX, vae=["diffusers"]), "cannot be loaded"),
+    "odd index": (lambda f: edit(f / INDEX, vae=["diffusers"]), "cannot be loaded"),
     "foreign component": (foreign, "component vocoder is of 'evil'"),
     "truncated weights": (truncated, "cannot be loaded"),
-    "no rates": (lambda f: edited(f, "vocoder/config.json", upsample_rates=[]), "--model"),
+    "no rates": (lambda f: edit(f / "vocoder/config.json", upsample_rates=[]), "--model"),
     "no scheduler": (lambda f: (f / "scheduler" / "scheduler_config.json").unlink(), "cannot be loaded"),
 }
 
@@ -183,7 +179,7 @@ def test_without_transformers_the_extra_is_named(models: Models, monkeypatch: py
 def distilled(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Generator:
     folder = tmp_path_factory.mktemp("distilled") / "model"
     shutil.copytree(models["stable_audio_3"], folder)
-    edited(folder, "scheduler/scheduler_config.json", stochastic_sampling=True)
+    edit(folder / "scheduler/scheduler_config.json", stochastic_sampling=True)
     return load_generator(str(folder), "cpu", "fp32")
 
 
