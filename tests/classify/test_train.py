@@ -277,11 +277,10 @@ def test_progress_counts_epochs_of_runs(bands: Source, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("n_train", "epochs", "length"),
     [
-        (50, None, (60, 960)),
-        (500, None, (60, 960)),  # 16 steps an epoch
-        (750, None, (40, 960)),  # 24
-        (999, None, (30, 960)),
-        (1_000, None, (30, 960)),
+        (50, None, (225, 3_600)),
+        (500, None, (225, 3_600)),  # 16 steps an epoch
+        (750, None, (150, 3_600)),  # 24
+        (1_000, None, (113, 3_616)),
         (7_000, None, (30, 6_570)),
         (50, 3, (3, 48)),
         (7_000, 3, (3, 657)),
@@ -290,7 +289,7 @@ def test_progress_counts_epochs_of_runs(bands: Source, tmp_path: Path) -> None:
 def test_small_training_parts_have_more_epochs_by_default(
     n_train: int, epochs: int | None, length: tuple[int, int]
 ) -> None:
-    assert training_length(n_train, 32, 30, epochs) == length
+    assert training_length(n_train, 32, registry.preset("small"), epochs) == length
 
 
 # --- leaks

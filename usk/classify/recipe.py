@@ -27,7 +27,6 @@ from usk.errors import UsageError
 # Raise this when a network or an augmentation computes something else, or another epoch is chosen, under the same name.
 RECIPE_VERSION = 4
 MIN_EPOCH_CLIPS = 500  # an epoch has at least this many clips
-FULL_RECIPE_CLIPS = 1000  # with fewer training clips, a recipe has more epochs by default
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,7 @@ class ClassifierPreset:
     cosine: bool  # True: warm-up and cosine decay of the learning rate; False: a constant rate
     label_smoothing: float
     augment: str  # used for `auto`
+    min_steps: int = 0  # with few clips, there are more epochs by default, so that there are this many steps
     standardize: bool = True  # standardize each band of the features
     supported_augmentations: tuple[str, ...] = (*AUGMENTATIONS, MIXUP)
     revision: str = ""  # of the pretrained checkpoint
@@ -102,14 +102,15 @@ class ClassifierPreset:
         return model
 
 
-def training_length(n_train: int, batch: int, recipe_epochs: int, epochs: int | None) -> tuple[int, int]:
+def training_length(
+    n_train: int, batch: int, recipe: ClassifierPreset, epochs: int | None
+) -> tuple[int, int]:
     """Return the number of epochs and of optimizer steps in all. Every mix with `n_train` real clips gets the same.
 
     An epoch is a pass over the real clips, or over `MIN_EPOCH_CLIPS` if they are fewer: an epoch of 50 clips would be two
-    steps. If `epochs` is None, it is the recipe's number, and up to twice that with fewer than `FULL_RECIPE_CLIPS` clips,
-    so that small training parts get nearly as many steps.
+    steps. If `epochs` is None, it is the recipe's number, or more to make `recipe.min_steps`.
     """
-    per_epoch = max(n_train, MIN_EPOCH_CLIPS)
+    steps = math.ceil(max(n_train, MIN_EPOCH_CLIPS) / batch)  # in an epoch
     if epochs is None:
-        epochs = max(recipe_epochs, recipe_epochs * FULL_RECIPE_CLIPS // per_epoch)
-    return epochs, epochs * math.ceil(per_epoch / batch)
+        epochs = max(recipe.epochs, math.ceil(recipe.min_steps / steps))
+    return epochs, epochs * steps

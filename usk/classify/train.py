@@ -277,7 +277,7 @@ class _Trainer:
     def _identity(self, plan: PlannedRun) -> RunIdentity:
         split, config, recipe = plan.split, self.config, self.recipe
         batch = config.batch or recipe.batch
-        epochs, steps = training_length(len(split.train), batch, recipe.epochs, config.epochs)
+        epochs, steps = training_length(len(split.train), batch, recipe, config.epochs)
         trained = set(plan.mix.parts)
         return RunIdentity(
             mix=plan.mix.text,

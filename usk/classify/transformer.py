@@ -215,6 +215,7 @@ def _preset(
         cosine=True,
         label_smoothing=0.0,
         augment="basic",
+        min_steps=640,
         standardize=False,
         supported_augmentations=tuple(name for name in (*AUGMENTATIONS, MIXUP) if name not in unsupported),
         transformer=partial(_saved_config, config, extractor),

@@ -59,7 +59,7 @@ def command(
         int | None,
         Option(
             help="Epochs. One is a pass over the real clips, or over 500 clips if they are fewer. \\[default: the classifier's; "
-            "up to twice as many with fewer than 1,000 clips]"
+            "more with few clips]"
         ),
     ] = None,
     batch: Annotated[int | None, Option(help="Clips in a training batch.")] = None,
