@@ -1,4 +1,4 @@
-"""Make the pictures and sounds of README and docs from the demo corpus and the main study. Needs Chromium and some minutes.
+"""Make the pictures and sounds of README and docs from the demo corpus and the study of clips. Needs Chromium and some minutes.
 
 Run from the repository's root: python docs/picture.py
 """
@@ -56,15 +56,15 @@ def sounds() -> Sounds:
 
 def gains() -> list[tuple[str, float, float, float]]:
     """Real clips, and the mix's gain over them with its interval, in percentage points."""
-    study = json.loads((DOCS / "studies" / "main" / "results.json").read_text(encoding="utf-8"))
-    found = []
-    for comparison in study["comparisons"]:
-        if comparison["augment"] == "strong" and not comparison["choices"]:
-            row = next(row for row in comparison["rows"] if row["mix"] == MIX)
-            name = "all" if comparison["train_clips"] is None else str(comparison["train_clips"])
-            gain = row["difference"]
-            found.append((name, gain["difference_points"], gain["low_points"], gain["high_points"]))
-    return found
+    rows = json.loads((DOCS / "studies" / "clips" / "results_3600.json").read_text(encoding="utf-8"))
+    return [
+        (
+            str(row["train_clips"] or "all"),
+            *(row["over_real"][f"{name}_points"] for name in ("difference", "low", "high")),
+        )
+        for row in rows
+        if row["mix"] == MIX
+    ]
 
 
 def draw_sounds(panels: Sequence[Axes], shown: Sounds) -> None:

@@ -111,6 +111,6 @@ def tiny_classifier(monkeypatch: pytest.MonkeyPatch) -> recipe.ClassifierPreset:
     settings = FeatureSettings(
         MelSettings(n_fft=1_024, hop_samples=512, n_mels=16, n_frames=8), repeat_short=True
     )
-    tiny = recipe.ClassifierPreset(TinyNet, settings, 3, 16, 1e-2, 0.0, False, 0.0, "none")
+    tiny = recipe.ClassifierPreset(TinyNet, settings, 3, 16, 1e-2, 0.0, False, 0.0, "none", 192)
     monkeypatch.setitem(registry.CLASSIFIERS, "tiny", tiny)
     return tiny

@@ -13,9 +13,8 @@ __all__ = ["CLASSIFIERS", "DEFAULT_CLASSIFIER", "preset"]
 # Network, features, epochs, batch, learning rate, weight decay, cosine decay, label smoothing, augmentation, least steps.
 # fmt: off
 CLASSIFIERS = {
-    # Beside 50 real clips, 100 of `decomposed` and 100 of `sample` bring +3.0 points with 400 steps, +4.8 with 1,200 and +6.5 with
-    # 3,600, while real clips alone stay where they are from 1,200 on (docs/studies/clips). `strong` is 1 to 3 points above `basic`
-    # for 50 real clips to all (docs/studies/main).
+    # 50 real clips reach 62.2, 63.6 and 63.5 % with 400, 1,200 and 3,600 steps; with synthetic clips 65.2, 68.3 and 70.0 %
+    # (docs/studies/clips). `strong` is 1 to 3 points above `basic`, beside 50 real clips to all (docs/studies/main).
     "small": ClassifierPreset(SmallCnn, FOUR_SECONDS, 30, 32, 2e-3, 0.02, True, 0.1, "strong", 3_600),
     # 62.5 % with all real clips and `strong` (docs/results.md)
     "medium": ClassifierPreset(MediumCnn, FOUR_SECONDS, 30, 32, 2e-3, 0.02, True, 0.1, "strong", 960),

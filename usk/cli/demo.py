@@ -42,7 +42,7 @@ def command(ctx: typer.Context) -> None:
         model=EMBEDDED,
         reporter=display,
     )
-    config = TrainConfig(test_folds=(TEST_FOLD,), seeds=1, epochs=EPOCHS)
+    config = TrainConfig(test_folds=(TEST_FOLD,), seeds=1, epochs=EPOCHS, augment="basic")  # for few steps
     train(real, "real,synth", synth=made.folder, out=root / "runs", config=config, reporter=display)
     comparisons = compare_runs(root / "runs")
     page = report(

@@ -26,7 +26,7 @@ class StudyConfig:
 
     real: the source of the real clips, by default that of `usk train`. Relative paths start at the TOML file.
     train_clips: numbers of real clips to train on. The study works on them in this order.
-    test_folds, seeds: the test folds, and the number of seeds from `first_seed` on, by number of real clips.
+    test_folds, seeds, epochs: by number of real clips. Seeds begin with `first_seed`. Without `epochs`, the classifier has its own.
     mixes: the mixes to train in addition to `real`, by number of real clips. They name entries of `clips`, or any source.
     augments, mix_augments: the augmentations of real clips alone, and of the mixes.
     uses: how the mixes use synthetic clips: names in `usk.classify.config.USES`. Every use but as-is gets mixes of its own,
@@ -53,7 +53,7 @@ class StudyConfig:
     model: str | dict[str, str] = "embedded"
     control: str | None = None
     first_seed: int = 0
-    epochs: int | None = None
+    epochs: dict[str, int] = field(default_factory=dict)
 
     def seeds_of(self, size: str) -> range:
         return range(self.first_seed, self.first_seed + self.seeds[size])
@@ -100,7 +100,7 @@ def _parse(raw: dict[str, Any]) -> StudyConfig:
     if wrong := [size for size in sizes if size != FULL and not (size.isdigit() and int(size))]:
         raise UsageError(f"train_clips {wrong[0]} is not a number of clips", hint=f"Write {FULL} for all.")
     values = {**raw, "train_clips": sizes}
-    for name in BY_TRAIN_CLIPS:
+    for name in (*BY_TRAIN_CLIPS, "epochs"):
         value = raw.get(name, DEFAULTS.get(name))
         if value is not None:
             values[name] = value if isinstance(value, dict) else dict.fromkeys(sizes, value)

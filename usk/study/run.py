@@ -282,7 +282,7 @@ class _StudySteps:
                 seeds=seeds,
                 seed=config.first_seed,
                 train_clips=size,
-                epochs=config.epochs,
+                epochs=config.epochs.get(size),
                 augment=",".join(augments),
                 use=USES[use],
                 device=device,
