@@ -53,8 +53,8 @@ def test_splits_then_seeds_then_train_clips_then_mixes_and_leaks_are_looked_for_
         for train_clips in (36, None)
         for mix in ("real", "real,synth")
     ]
-    assert runs[0].label == "real · 36 train clips · none · fold1 · seed 0"
-    assert runs[2].label == "real · none · fold1 · seed 0"
+    assert runs[0].label(True) == "real · 36 train clips · none · fold1 · seed 0"
+    assert runs[2].label(False) == "real · fold1 · seed 0"
 
 
 def test_one_count_of_steps_over_all_that_is_left_to_train(bands: Source, tmp_path: Path) -> None:

@@ -289,7 +289,8 @@ def test_progress_counts_epochs_of_runs(bands: Source, tmp_path: Path) -> None:
 def test_small_training_parts_have_more_epochs_by_default(
     n_train: int, epochs: int | None, length: tuple[int, int]
 ) -> None:
-    assert training_length(n_train, 32, registry.preset("small"), epochs) == length
+    small = registry.preset("small")
+    assert training_length(n_train, 32, (small.epochs, small.min_steps), epochs) == length
 
 
 # --- leaks

@@ -356,6 +356,16 @@ def test_info_takes_the_columns_that_its_error_names(usk: Command, world: World)
     assert [row["class"] for row in value["classes"]] == ["a", "b"]
 
 
+def test_columns_that_usk_found_are_no_option_of_the_user(usk: Command, world: World) -> None:
+    sounds = shutil.copytree(world.clip().parent, world.root / "set" / "sounds")
+    table = sounds.with_name("clips.csv")
+    table.write_text("path,sound\nsounds/cut0.wav,1\nsounds/cut1.wav,2\n")
+    usk("info", table.parent).refused(1, "--columns: ", "no label column among sound (")
+    table.write_text("path,label\nsounds/cut0.wav,a\nsounds/cut0.wav,b\n")
+    usk("info", table.parent).refused(1, "usk: column label: ", "has two labels")
+    usk("info", table.parent, "--columns", "label=label").refused(1, "--columns label: ")
+
+
 def test_a_bug_keeps_its_traceback(usk: Command, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("usk.synth.prepare.draw_plan", None)
     with pytest.raises(TypeError):

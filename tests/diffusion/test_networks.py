@@ -233,7 +233,7 @@ def test_a_base_that_has_changed_since_is_refused(
     state = load_file(base / WEIGHTS)
     state["conv_in.bias"] += 1
     save_file(state, base / WEIGHTS, {"format": "pt"})
-    fit_from(base, "out", "--quiet").refused(2, "fitted with other settings or clips")
+    fit_from(base, "out", "--quiet").refused(2, "different base)")
 
 
 # --- classes -----------------------------------------------------------------------------------------------

@@ -123,6 +123,15 @@ def test_the_text_alternative_has_every_value(details: ComparisonDetails) -> Non
         assert all(len(row) == len(chart.table.columns) for row in chart.table.rows)
 
 
+def test_without_differences_no_mix_class_or_confusion_stands_out(tmp_path: Path) -> None:
+    for mix in ("real", "real,synth"):
+        write_run(tmp_path, mix)
+    charts = {chart.name: chart for chart in comparison_charts(compare_in_detail(tmp_path)[0])}
+    assert charts["accuracy"].description.endswith("The highest mean is that of real and real,synth.")
+    assert charts["classes-real,synth"].description == "Recall is the same for every class."
+    assert not charts["confusion-real,synth"].table.rows
+
+
 def test_a_mean_over_different_folds_cannot_be_the_highest(tmp_path: Path) -> None:
     for fold, easy in ((1, 0.0), (2, 0.3)):
         write_run(tmp_path, "real", fold=fold, skill=0.5 + easy)

@@ -12,6 +12,16 @@ SEED_9010 = "seed-9010"
 PROTOCOLS = (FOLDS, SEED_9010)
 TRANSFORMER = "hf:"  # prefix of the folder or Hub id of a `transformers` classifier
 DEFAULT_CLASSIFIER = "small"
+# Epochs, batch, learning rate, weight decay, cosine decay, label smoothing, augmentation, least steps.
+RECIPES = {
+    # 50 real clips reach 62.2, 63.6 and 63.5 % with 400, 1,200 and 3,600 steps; with synthetic clips 65.2, 68.3 and 70.0 %
+    # (docs/studies/clips). `strong` is 1 to 3 points above `basic`, beside 50 real clips to all (docs/studies/main).
+    "small": (30, 32, 2e-3, 0.02, True, 0.1, "strong", 3_600),
+    # 62.5 % with all real clips and `strong` (docs/results.md)
+    "medium": (30, 32, 2e-3, 0.02, True, 0.1, "strong", 960),
+    "cnn": (50, 128, 1e-3, 0.0, False, 0.0, "none", 400),
+}
+MIN_EPOCH_CLIPS = 500  # an epoch has at least this many clips
 PAIRS_FOR_A_VERDICT = 6  # pairs of fold and seed that `usk eval` needs before it calls a mix better
 
 
@@ -115,3 +125,17 @@ class TrainConfig:
         """Return the given seeds, or enough seeds that `n_splits` test parts make the pairs for a verdict."""
         n = self.seeds if self.seeds is not None else math.ceil(PAIRS_FOR_A_VERDICT / n_splits)
         return range(self.seed, self.seed + n)
+
+
+def training_length(
+    n_train: int, batch: int, recipe: tuple[int, int], epochs: int | None = None
+) -> tuple[int, int]:
+    """Return the number of epochs and of optimizer steps in all. Every mix with `n_train` real clips gets the same.
+
+    An epoch is a pass over the real clips, or over `MIN_EPOCH_CLIPS` if they are fewer: an epoch of 50 clips would be two
+    steps. If `epochs` is None, it is the recipe's number, the first of `recipe`, or more to make its least steps, the second.
+    """
+    steps = math.ceil(max(n_train, MIN_EPOCH_CLIPS) / batch)  # in an epoch
+    if epochs is None:
+        epochs = max(recipe[0], math.ceil(recipe[1] / steps))
+    return epochs, epochs * steps

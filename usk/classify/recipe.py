@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,12 +20,12 @@ from usk.classify.augment import (
     augmentations_named,
     cropped_frames,
 )
+from usk.classify.config import training_length as training_length
 from usk.classify.networks import Standardized
 from usk.errors import UsageError
 
 # Raise this when a network or an augmentation computes something else, or another epoch is chosen, under the same name.
 RECIPE_VERSION = 4
-MIN_EPOCH_CLIPS = 500  # an epoch has at least this many clips
 
 
 @dataclass(frozen=True)
@@ -100,17 +99,3 @@ class ClassifierPreset:
         if probe is not None and self.standardize:
             model.standardize(probe)
         return model
-
-
-def training_length(
-    n_train: int, batch: int, recipe: ClassifierPreset, epochs: int | None
-) -> tuple[int, int]:
-    """Return the number of epochs and of optimizer steps in all. Every mix with `n_train` real clips gets the same.
-
-    An epoch is a pass over the real clips, or over `MIN_EPOCH_CLIPS` if they are fewer: an epoch of 50 clips would be two
-    steps. If `epochs` is None, it is the recipe's number, or more to make `recipe.min_steps`.
-    """
-    steps = math.ceil(max(n_train, MIN_EPOCH_CLIPS) / batch)  # in an epoch
-    if epochs is None:
-        epochs = max(recipe.epochs, math.ceil(recipe.min_steps / steps))
-    return epochs, epochs * steps

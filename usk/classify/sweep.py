@@ -35,10 +35,10 @@ class PlannedRun:
     rows: TrainingRows  # of the datasets in the mix
     use: ClipUse
 
-    @property
-    def label(self) -> str:
+    def label(self, with_augment: bool) -> str:
         train_clips = "" if self.split.train_clips is None else f" · {self.split.train_clips} train clips"
-        return f"{self.mix.text}{train_clips} · {self.augment} · {self.split.name} · seed {self.seed}"
+        augment = f" · {self.augment}" if with_augment else ""
+        return f"{self.mix.text}{train_clips}{augment} · {self.split.name} · seed {self.seed}"
 
 
 @dataclass(frozen=True)

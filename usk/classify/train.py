@@ -245,14 +245,14 @@ class _Trainer:
     def run(self, workers: Workers, reporter: Reporter) -> list[RunRecord]:
         """Train the runs of this part. Return all runs in `out`."""
         tasks = [self._task(self.planned[index], self.identities[index]) for index in self.todo]
-        steps_done = [0] * len(tasks)
+        steps_done, several = [0] * len(tasks), len({run.augment for run in self.planned}) > 1
         with reporter.task("training", PERCENT, sum(task.steps for task in tasks)) as progress:
 
             def on_progress(number: int, epoch: int, accuracy: float) -> None:
                 index, task = self.todo[number], tasks[number]
                 steps_done[number] = epoch * task.steps // task.epochs
                 validation = "" if math.isnan(accuracy) else f" · validation {accuracy:.0%}"
-                label = f"run {index + 1}/{len(self.planned)} · {self.planned[index].label}"
+                label = f"run {index + 1}/{len(self.planned)} · {self.planned[index].label(several)}"
                 progress.update(sum(steps_done), text=f"{label} · epoch {epoch}/{task.epochs}{validation}")
 
             def on_result(number: int, trained: TrainedClassifier) -> None:
@@ -277,7 +277,8 @@ class _Trainer:
     def _identity(self, plan: PlannedRun) -> RunIdentity:
         split, config, recipe = plan.split, self.config, self.recipe
         batch = config.batch or recipe.batch
-        epochs, steps = training_length(len(split.train), batch, recipe, config.epochs)
+        usual = (recipe.epochs, recipe.min_steps)
+        epochs, steps = training_length(len(split.train), batch, usual, config.epochs)
         trained = set(plan.mix.parts)
         return RunIdentity(
             mix=plan.mix.text,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shlex
+from itertools import chain
 
 from rich.console import RenderableType
 
 from usk import tables
-from usk.classify.config import DEFAULT_CLASSIFIER, FOLDS, USES, ClipUse
+from usk.classify.config import DEFAULT_CLASSIFIER, DEFAULT_USE, FOLDS, RECIPES, ClipUse, training_length
 from usk.cli.display import escape
 from usk.evaluate.compare import Comparison
 from usk.evaluate.next_step import next_step
@@ -16,13 +17,11 @@ from usk.text import about
 
 
 def comparison_output(comparison: Comparison, *next_lines: str) -> list[RenderableType | tables.Table]:
-    """Return the tables and notes of a comparison, the statistics and the answer of each mix, and `next_lines`."""
-    others = [row for row in comparison.rows if not row.is_baseline]
+    """Return the tables and notes of a comparison, the answer on each mix, and `next_lines`."""
     return [
         *comparison_tables(comparison),
         *(f"[dim]{escape(note)}[/dim]" for note in comparison.notes),
-        *(f"{escape(row.mix)}: {escape(row.sentence)}" for row in others),
-        *(f"[bold]{escape(row.mix)}: {escape(row.answer)}[/bold]" for row in others),
+        *(f"[bold]{escape(f'{r.mix}: {r.sentence}')}[/bold]" for r in comparison.rows if not r.is_baseline),
         *next_lines,
     ]
 
@@ -34,24 +33,29 @@ def next_command(comparison: Comparison, folder: str) -> list[str]:
         return []
     runs = [run for mix in step.mixes for run in comparison.by_mix[mix]]
     run = runs[0]
-    clip_use = ClipUse(run.real_share, run.synthetic_weight, run.real_last)
-    use = next((name for name, known in USES.items() if known == clip_use and known != ClipUse()), "")
-    suffix = f" ({use})" if use else ""
+    use = ClipUse(run.real_share, run.synthetic_weight, run.real_last)
+    suffix = use.add_to("")
     mixes = [mix.removesuffix(suffix) for mix in step.mixes if mix.endswith(suffix)]
-    options = {
-        "--test-folds": ",".join(map(str, sorted({run.fold for run in runs if run.fold}))),
-        "--train-clips": run.train_clips,
-        "--seeds": step.seeds,
-        "--classifier": "" if run.classifier == DEFAULT_CLASSIFIER else run.classifier,
-        "--protocol": "" if run.protocol == FOLDS else run.protocol,
-        "--augment": ",".join(comparison.augments),
-        "--use": use,
-        "--epochs": run.epochs,
-        "--batch": run.batch,
-        "--learning-rate": f"{run.learning_rate:g}",
-        "--out": "" if folder == "runs" else folder,
+    epochs, batch, learning_rate, *_, augment, min_steps = RECIPES.get(run.classifier, (0, 0, 0.0, "", 0))
+    usual_length = all(
+        (one.epochs, one.steps) == training_length(one.n_real, one.batch, (epochs, min_steps))
+        for one in comparison.by_mix[comparison.baseline]
+    )
+    options = {  # values and defaults
+        "--test-folds": (",".join(map(str, sorted({run.fold for run in runs if run.fold}))), ""),
+        "--train-clips": (run.train_clips, None),
+        "--seeds": (step.seeds, 0),
+        "--classifier": (run.classifier, DEFAULT_CLASSIFIER),
+        "--protocol": (run.protocol, FOLDS),
+        "--augment": (",".join(comparison.augments), augment),
+        "--use": (use.name, DEFAULT_USE),
+        "--epochs": (run.epochs, run.epochs if usual_length else 0),
+        "--batch": (run.batch, batch),
+        "--learning-rate": (run.learning_rate, learning_rate),
+        "--out": (folder, "runs"),
     }
-    words = ["usk", "train", *(word for mix in mixes for word in ("--mix", mix))]
-    words += [word for name, value in options.items() if value for word in (name, str(value))]
+    given = [("--mix", mix) for mix in mixes]
+    given += [(name, str(value)) for name, (value, usual) in options.items() if value != usual]
+    command = shlex.join(["usk", "train", *chain(*given)])
     sources = "--real and --synth" if any("synth" in mix for mix in mixes) else "--real"
-    return [f"Next, with the same {sources} ({about(step.train_s)}): {escape(shlex.join(words))}"]
+    return [f"Next, with the same {sources} ({about(step.train_s)}): {escape(command)}"]

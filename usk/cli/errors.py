@@ -23,26 +23,20 @@ from usk.files import is_text
 
 PARSER_ERROR = cast("type[Any]", typer.BadParameter.__mro__[1])
 """The base class of the option parser's errors, which typer does not export."""
-ARGUMENTS = {
-    "runs": "RUNS",
-    "run": "RUN",
-    "dataset": "DATASET",
-    "folder": "FOLDER",
-    "repo_id": "REPO_ID",
-    "study": "STUDY",
-    "base": "--from",  # `from` is a Python keyword
-}
+POSITIONAL = ("runs", "run", "dataset", "folder", "repo_id", "study")
+ARGUMENTS = {**{name: name.upper() for name in POSITIONAL}, "base": "--from"}  # `from` is a Python keyword
 """Names of fields that are positional arguments, or options with another name."""
 
 
-def option_name(field: str, command: Any = None) -> str:
-    """Return what `command` calls a field: `--per-class` for `per_class`, `RUN` for `run`; empty for no field."""
+def option_name(error: UskError, command: Any = None) -> str:
+    """Return what `command` calls an error's field: `--per-class` for `per_class`, `RUN` for `run`; empty for no field."""
     for parameter in command.params if command is not None else ():
-        if parameter.name == field and parameter.param_type_name == "option":
+        if parameter.name == error.field and parameter.param_type_name == "option":
             return str(parameter.opts[0])
-    if field in ("audio_column", "label_column", "group_column", "fold_column"):
-        field = "columns"
-    return ARGUMENTS.get(field) or (f"--{field.replace('_', '-')}" if field else "")
+    if error.field.endswith("_column"):
+        was_found = error.value is not None and not any(arg.startswith("--columns") for arg in sys.argv)
+        return "column" if was_found else "--columns"
+    return ARGUMENTS.get(error.field) or (f"--{error.field.replace('_', '-')}" if error.field else "")
 
 
 class InterruptedByUser(UskError):
@@ -96,7 +90,7 @@ class Commands(TyperGroup):
             with parser_errors(lambda: " ".join(filter(None, ("usk", ctx.invoked_subcommand)))):
                 return super().invoke(ctx)
         except UskError as error:
-            error.label = option_name(error.field, self.commands.get(ctx.invoked_subcommand or ""))
+            error.label = option_name(error, self.commands.get(ctx.invoked_subcommand or ""))
             raise
         except KeyboardInterrupt:
             raise InterruptedByUser(
@@ -127,7 +121,7 @@ def _exit_code(call: Callable[[], object]) -> int:
     except UskError as error:
         if os.environ.get("USK_DEBUG"):
             raise
-        line = " ".join(error.line(error.label or option_name(error.field)).split())
+        line = " ".join(error.line(error.label or option_name(error)).split())
         _print_error("".join(c if c.isprintable() else chr(0xFFFD) for c in line))
         return error.exit_code
     except OSError as error:

@@ -68,7 +68,7 @@ def command(
         "MB": round(page.n_bytes / 1e6, 1),
         "charts": page.n_charts,
         "clips": page.n_clips,
-        "clips in all": page.n_all_clips,
+        **({"clips in all": page.n_all_clips} if page.n_all_clips != page.n_clips else {}),
     }
     table = facts_table("report", facts)
     display.result({**facts, "notes": list(page.notes)}, table, f"Open {page.file} in a browser.")

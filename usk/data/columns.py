@@ -18,6 +18,7 @@ from usk.data.checks import (
 )
 from usk.data.clip import PROVENANCE_COLUMNS, REQUIRED_COLUMNS, Clip
 from usk.data.find import PARTS
+from usk.data.listing import FILE_COLUMN
 from usk.data.source import Source, no_groups_note, with_folds
 from usk.data.splits import in_several_folds
 from usk.errors import SourceError, UsageError
@@ -301,6 +302,7 @@ def _label_column(
     message = f"{location} has no label column"
     if class_columns:
         message = f"{location} has several columns of classes ({', '.join(class_columns)})"
+    data = {name: values for name, values in data.items() if name != FILE_COLUMN}
     if data:
         message += f" among {', '.join(data)}"
     first_row = [str(values[0])[:30] for values in data.values() if values and not features]

@@ -86,11 +86,13 @@ def fit(
     with disk_errors(root):
         root.mkdir(parents=True, exist_ok=True)
     with exclusive_lock(root, "usk fit", reporter=reporter):
-        _claim(root, {"config": asdict(work.trainer.config), **work.settings, "sources": work.parts})
+        _claim(root, {**asdict(work.trainer.config), **work.settings, "clips": work.parts})
         with disk_errors(root):
             work.store(root)
         loop = TrainingLoop(work.trainer, root)
         loop.run(reporter)
+        if loop.step < 100:
+            reporter.warn(f"the training ended with step {loop.step}: a generator needs hundreds of steps")
         reporter.note("measuring and writing the generator")
         record = _record(loop)
         if record.get("class_effect", 1.0) < LEAST_CLASS_EFFECT:
@@ -150,10 +152,11 @@ def _claim(root: Path, settings: dict[str, Any]) -> None:
         return
     choose = "Choose a new folder."
     damaged = f"{root}: its {FIT_FILE} cannot be read, so that nobody knows what it is fitted with. {choose}"
-    if read_json(path, UsageError, damaged) != settings:
-        raise UsageError(
-            "holds a generator fitted with other settings or clips", field="out", value=root, hint=choose
-        )
+    old = read_json(path, UsageError, damaged)
+    if differing := [name for name in {**settings, **old} if old.get(name) != settings.get(name)]:
+        names = ", ".join(differing).replace("_", " ")
+        why = f"holds a generator fitted with other settings or clips (different {names})"
+        raise UsageError(why, field="out", value=root, hint=choose)
     if any((root / name).is_file() for name in (INDEX_FILE, ADAPTER_FILE)):
         raise UsageError("holds a finished generator", field="out", value=root, hint=choose)
 

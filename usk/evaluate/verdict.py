@@ -145,16 +145,12 @@ def _meaning(result: MixResult, baseline: str) -> str:
     verdict = decide_verdict(result)
     if verdict is Verdict.NOT_COMPARABLE:
         return _not_comparable(result)
-    if verdict is Verdict.NOT_DISTINGUISHABLE:
-        return f"not shown yet{_why_not(result, baseline)}; a study of {MORE} sees smaller differences"
-    return {
-        Verdict.HELPS: "synthetic clips help",
-        Verdict.HURTS: "synthetic clips hurt",
-        Verdict.BETTER: f"better than {baseline}",
-        Verdict.WORSE: f"worse than {baseline}",
-        Verdict.TOO_FEW_PAIRS: f"too few pairs to tell it from {baseline} (the exact test needs {min_pairs(result.n_compared)} "
-        f"or more); train {MORE}",
-    }[verdict]
+    more = {
+        Verdict.NOT_DISTINGUISHABLE: f"{_why_not(result, baseline)}; a study of {MORE} sees smaller differences",
+        **dict.fromkeys((Verdict.BETTER, Verdict.WORSE), f" than {baseline}"),
+        Verdict.TOO_FEW_PAIRS: f" it from {baseline} (the exact test needs {min_pairs(result.n_compared)} or more); train {MORE}",
+    }
+    return ANSWERS[verdict].lower() + more.get(verdict, "")
 
 
 def format_interval(difference: PairedDifference) -> str:

@@ -97,7 +97,8 @@ def accuracy_chart(details: ComparisonDetails) -> Chart:
         interval = [100 * bound for bound in _bounds(row.accuracy.low, row.accuracy.high)]
         dots.append(_Dots(row.mix, number, values, 100 * row.accuracy.mean, interval))
     paired = [row for row in rows if not row.n_unpaired] or rows  # means over the same folds and seeds
-    best = max(paired, key=lambda row: row.accuracy.mean)
+    highest = format_percent(max(row.accuracy.mean for row in paired))
+    best = " and ".join(row.mix for row in paired if format_percent(row.accuracy.mean) == highest)
     accuracies = ", ".join(
         f"{row.mix} {format_percent(row.accuracy.mean)} %"
         + ("" if row.accuracy.half_width is None else f" ± {format_percent(row.accuracy.half_width)}")
@@ -107,7 +108,7 @@ def accuracy_chart(details: ComparisonDetails) -> Chart:
         name="accuracy",
         title="Accuracy of each mix",
         caption="A dot is one run (fold and seed), the stroke is the mean, the bar its 95 % interval over runs.",
-        description=f"Accuracy by mix: {accuracies}. The highest mean is that of {best.mix}.",
+        description=f"Accuracy by mix: {accuracies}. The highest mean is that of {best}.",
         table=Table(
             "Every run",
             columns("mix", "split", numbers=("seed", "accuracy %", "macro F1 %", "real clips", "synthetic")),
@@ -184,11 +185,12 @@ def class_chart(details: ComparisonDetails, mix: str) -> Chart | None:
 
     up = ", ".join(row.class_name for points, _, row in changes if points > 0)
     down = ", ".join(row.class_name for points, _, row in changes if points < 0)
+    moved = [f"{where} for {names}" for where, names in (("higher", up), ("lower", down)) if names]
     return Chart(
         name=f"classes-{mix}",
         title=f"Where {mix} helps, and where it hurts",
         caption="Recall by class over all pairs. Single classes rest on few recordings: read them as hints.",
-        description=f"Recall is higher for {up or 'no class'}, lower for {down or 'no class'}.",
+        description=f"Recall is {', '.join(moved) or 'the same for every class'}.",
         table=Table(
             "Recall by class",
             columns("class", numbers=("test clips", f"{baseline} %", f"{mix} %", "difference")),
@@ -212,7 +214,7 @@ def confusion_chart(details: ComparisonDetails, mix: str) -> Chart:
     first, second = details.confusion_matrix(baseline), details.confusion_matrix(mix)
     change = second - first
     panels = ((baseline, first, False), (mix, second, False), (f"{mix} minus {baseline}", change, True))
-    confusions = [(change[i, j], names[i], names[j]) for i, j in np.argwhere(np.isfinite(change)) if i != j]
+    confusions = [(change[i, j], names[i], names[j]) for i, j in np.argwhere(abs(change) > 5e-4) if i != j]
     largest = sorted(confusions, key=lambda confusion: -abs(confusion[0]))[:12]
     changes = "; ".join(
         f"{true} predicted as {other} {format_points(100 * value)} points"

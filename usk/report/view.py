@@ -137,9 +137,7 @@ def _next_step(details: ComparisonDetails) -> str:
     if step is None:
         return ""
     seeds = f"{pluralize(step.more, 'more seed')} ({about(step.train_s)})"
-    return (
-        f"{seeds} would tell more. `usk eval` shows the command. Decide on the number once, before you look."
-    )
+    return f"{seeds} would tell more. `usk eval` shows the command. Decide once, before you look."
 
 
 def _class_table(gallery: Gallery) -> Table:

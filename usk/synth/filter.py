@@ -21,10 +21,11 @@ import torch
 from torch import nn
 
 from usk.audio.features import features_at, features_of
+from usk.classify.config import DEFAULT_CLASSIFIER
 from usk.classify.feature_table import FeatureTable
 from usk.classify.loop import BATCH_NORM_CLIPS, StepSettings, Training, evenly_spaced
 from usk.classify.recipe import ClassifierPreset
-from usk.classify.registry import DEFAULT_CLASSIFIER, preset
+from usk.classify.registry import preset
 from usk.data.cache import checked, read_checked
 from usk.data.clip import Clip
 from usk.data.decode import DecodedSource
