@@ -127,9 +127,7 @@ class TrainConfig:
         return range(self.seed, self.seed + n)
 
 
-def training_length(
-    n_train: int, batch: int, recipe: tuple[int, int], epochs: int | None = None
-) -> tuple[int, int]:
+def training_length(n_train: int, batch: int, recipe: tuple[int, int], epochs: int | None) -> tuple[int, int]:
     """Return the number of epochs and of optimizer steps in all. Every mix with `n_train` real clips gets the same.
 
     An epoch is a pass over the real clips, or over `MIN_EPOCH_CLIPS` if they are fewer: an epoch of 50 clips would be two

@@ -38,7 +38,7 @@ def next_command(comparison: Comparison, folder: str) -> list[str]:
     mixes = [mix.removesuffix(suffix) for mix in step.mixes if mix.endswith(suffix)]
     epochs, batch, learning_rate, *_, augment, min_steps = RECIPES.get(run.classifier, (0, 0, 0.0, "", 0))
     usual_length = all(
-        (one.epochs, one.steps) == training_length(one.n_real, one.batch, (epochs, min_steps))
+        (one.epochs, one.steps) == training_length(one.n_real, one.batch, (epochs, min_steps), None)
         for one in comparison.by_mix[comparison.baseline]
     )
     options = {  # values and defaults
