@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tests.diffusion.published import as_audiodiffusion
+from usk.diffusion.mel_pipeline import as_audiodiffusion
 from usk.diffusion.schedule import NoiseSchedule
 from usk.diffusion.weights import quiet_libraries
 

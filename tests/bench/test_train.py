@@ -41,7 +41,7 @@ def test_it_runs_and_saves_what_it_measured(
     train.main()
     result = json.loads(file.read_text())
     assert [row["what"] for row in result["rows"]] == [
-        "published loop", "usk, nothing cached", "usk, clips decoded", "usk, clips decoded, `basic`",
-        "usk, nothing cached, `basic`, 1 epochs",
+        "published loop", "usk, nothing cached", "usk, clips decoded", "usk, clips decoded, `strong`",
+        "usk, nothing cached, `strong`, 1 epochs",
     ]  # fmt: skip
     assert all(row["seconds"] > 0 and len(row["accuracies"]) == 1 for row in result["rows"])

@@ -108,9 +108,7 @@ class TinyNet(nn.Module):
 @pytest.fixture
 def tiny_classifier(monkeypatch: pytest.MonkeyPatch) -> recipe.ClassifierPreset:
     """`--classifier tiny`: one linear layer on 16 x 8 log-mels, three epochs (six, with few clips) of batches of 16."""
-    settings = FeatureSettings(
-        MelSettings(n_fft=1_024, hop_samples=512, n_mels=16, n_frames=8), repeat_short=True
-    )
+    settings = FeatureSettings(MelSettings(n_fft=1_024, hop_samples=512, n_mels=16, n_frames=8), True)
     tiny = recipe.ClassifierPreset(TinyNet, settings, 3, 16, 1e-2, 0.0, False, 0.0, "none", 192)
     monkeypatch.setitem(registry.CLASSIFIERS, "tiny", tiny)
     return tiny

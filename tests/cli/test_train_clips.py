@@ -27,10 +27,8 @@ SUMS = SynthConfig(2, render=render_config(strategy="waveform"))
 
 @pytest.fixture(autouse=True)
 def _tiny_classifier(monkeypatch: pytest.MonkeyPatch) -> None:
-    mel = MelSettings(n_fft=1_024, hop_samples=512, n_mels=16, n_frames=8)
-    tiny = recipe.ClassifierPreset(
-        TinyNet, FeatureSettings(mel, True), 2, 32, 1e-2, 0.0, False, 0.0, "none", 64
-    )
+    features = FeatureSettings(MelSettings(n_fft=1_024, hop_samples=512, n_mels=16, n_frames=8), True)
+    tiny = recipe.ClassifierPreset(TinyNet, features, 2, 32, 1e-2, 0.0, False, 0.0, "none", 64)
     monkeypatch.setitem(registry.CLASSIFIERS, "tiny", tiny)
 
 

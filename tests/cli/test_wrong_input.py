@@ -168,7 +168,7 @@ def saved_dataset_without_rows(world: World) -> Case:
 # Cases on valid input: exit code, command (SYNTH and TRAIN stand for complete commands), texts in the line.
 WORDS: list[tuple[int, str, list[str]]] = [
     (1, "SYNTH --real {root}/nowhere", ["nowhere: no such folder", "--real"]),
-    (1, "SYNTH --real {tones}/low/low0/cut0.wav", ["--real", "is a file. A source is a folder"]),
+    (1, "SYNTH --real {tones}/low/low0/cut0.wav", ["--real", "is a file. Name the folder"]),
     (1, "SYNTH --real {urban}/audio", ["fold1, fold2, fold3 are named like parts", "metadata.csv"]),
     (2, "SYNTH --out years", ["--out", "holds other files", "Choose a new or empty folder"]),
     (2, "SYNTH --out file", ["--out", "is a file. Choose a folder"]),

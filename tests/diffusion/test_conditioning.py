@@ -11,12 +11,11 @@ import pytest
 import soundfile
 import torch
 
-from tests.diffusion.published import as_audiodiffusion
 from tests.sounds import write_wav
 from usk.diffusion.audio_encoder import ENCODER_MEL, encode_audio, encoder_images
 from usk.diffusion.generator import Condition
 from usk.diffusion.load import load_generator
-from usk.diffusion.mel_pipeline import MelGenerator
+from usk.diffusion.mel_pipeline import MelGenerator, as_audiodiffusion
 from usk.diffusion.sampler import SamplerConfig
 from usk.diffusion.weights import quiet_libraries
 from usk.errors import ModelError

@@ -20,7 +20,6 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from tests.diffusion.published import as_audiodiffusion
 from tests.hub_server import LocalHub
 from tests.sounds import TINY_MEL
 from usk.audio.mel import MelSettings, audio_to_image
@@ -28,7 +27,7 @@ from usk.device import resolve_device
 from usk.diffusion.fast import repays_compiling
 from usk.diffusion.generator import Condition
 from usk.diffusion.load import load_generator
-from usk.diffusion.mel_pipeline import MelGenerator
+from usk.diffusion.mel_pipeline import MelGenerator, as_audiodiffusion
 from usk.diffusion.pipeline import EMBEDDED, PUBLISHED, describe_generator, folder_fingerprint, resolve_model
 from usk.diffusion.sampler import SamplerConfig
 from usk.diffusion.weights import quiet_libraries

@@ -14,7 +14,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.diffusion.published import as_audiodiffusion
 from tests.diffusion.test_fit import weights as unet_state
 from tests.sounds import tone, write_wav
 from usk.audio.mel import MelSettings
@@ -23,6 +22,7 @@ from usk.diffusion import train as training
 from usk.diffusion.fit import FitConfig, fit
 from usk.diffusion.generator import Condition
 from usk.diffusion.load import load_generator
+from usk.diffusion.mel_pipeline import as_audiodiffusion
 from usk.diffusion.networks import Networks, load_base, set_classes
 from usk.diffusion.train import MelBatch, MelTrainer
 from usk.errors import UsageError
@@ -165,7 +165,7 @@ def test_the_loss_is_that_of_the_bases_noise_and_prediction(
     networks = Networks(Oracle(), None, (1, 16, 32), mel, config, ())
     trainer = object.__new__(MelTrainer)
     trainer.networks, trainer.network = networks, networks.unet
-    trainer.device, trainer.precision = CPU, "fp32"
+    trainer.device, trainer.precision, trainer._alphas = CPU, "fp32", networks.schedule.alphas_cumprod
     drawn = MelBatch(images, torch.zeros(4, dtype=torch.long), timesteps, noise)
     assert float(trainer.loss(drawn)) < 1e-9
     assert networks.schedule.n_train == n_train

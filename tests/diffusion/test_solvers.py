@@ -12,9 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.diffusion.published import as_audiodiffusion
 from usk.diffusion.load import load_generator
-from usk.diffusion.mel_pipeline import MelGenerator
+from usk.diffusion.mel_pipeline import MelGenerator, as_audiodiffusion
 from usk.diffusion.sampler import SamplerConfig
 from usk.diffusion.schedule import NoiseSchedule
 from usk.diffusion.solvers import Predictor, invert, sample, top_alpha

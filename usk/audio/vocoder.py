@@ -174,3 +174,8 @@ def image_to_audio(
     """Mel images [batch, 1, n_mels, n_frames] to audio [batch, (n_frames - 1) * hop], loudest mel bin at 0 dB."""
     linear = mel_to_linear_power(image_to_power(image, settings), settings)
     return griffin_lim(linear.sqrt(), settings, seeds, n_iterations)
+
+
+def log_mel_error_db(image_a: torch.Tensor, image_b: torch.Tensor, settings: MelSettings) -> torch.Tensor:
+    """Mean absolute log-mel difference in dB of two batches of images [batch, 1, n_mels, frames]: [batch]."""
+    return (image_a - image_b).abs().mean(dim=(1, 2, 3)) * settings.top_db / 2.0

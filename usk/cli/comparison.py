@@ -34,6 +34,8 @@ def next_command(comparison: Comparison, folder: str) -> list[str]:
     runs = [run for mix in step.mixes for run in comparison.by_mix[mix]]
     run = runs[0]
     use = ClipUse(run.real_share, run.synthetic_weight, run.real_last)
+    if " " in use.name:  # the library's own, which no option names
+        return []
     suffix = use.add_to("")
     mixes = [mix.removesuffix(suffix) for mix in step.mixes if mix.endswith(suffix)]
     epochs, batch, learning_rate, *_, augment, min_steps = RECIPES.get(run.classifier, (0, 0, 0.0, "", 0))

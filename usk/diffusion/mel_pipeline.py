@@ -5,6 +5,7 @@ This is the only module that imports audiodiffusion's and diffusers' models.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +20,13 @@ from usk.device import DTYPES, to_device
 from usk.diffusion.audio_encoder import ENCODER_SIZE, encode_audio
 from usk.diffusion.fast import Compiled, in_precision
 from usk.diffusion.generator import Condition, Generator
-from usk.diffusion.pipeline import INDEX_FILE, GeneratorInfo, component_class, read_pipeline_json
+from usk.diffusion.pipeline import (
+    INDEX_FILE,
+    GeneratorInfo,
+    component_class,
+    describe_folder,
+    read_pipeline_json,
+)
 from usk.diffusion.schedule import NoiseSchedule
 from usk.diffusion.solvers import Predictor
 from usk.diffusion.weights import load_network, quiet_libraries
@@ -273,3 +280,44 @@ def _load_encoder(folder: Path, unet: Any) -> Any:
         from audiodiffusion.audio_encoder import AudioEncoder
 
         return load_network(AudioEncoder, own)
+
+
+def as_audiodiffusion(folder: str | os.PathLike[str]) -> Any:
+    """Load a folder as audiodiffusion's own `AudioDiffusionPipeline` (fp32, CPU), whatever the name of its mel class.
+
+    A class-conditional UNet gets the label for no class if it is called without a label, as the pipeline calls it.
+    """
+    root = Path(folder)
+    describe_folder(root)
+    index = read_pipeline_json(root / INDEX_FILE)
+    unet, vae = load_networks(root)
+    if unet.config.num_class_embeds:
+        unet.register_forward_pre_hook(_add_label, with_kwargs=True)
+    with quiet_libraries():
+        from audiodiffusion.mel import Mel
+        from audiodiffusion.pipeline_audio_diffusion import AudioDiffusionPipeline
+        from diffusers import DDIMScheduler, DDPMScheduler
+
+        is_ddpm = component_class(index, "scheduler") == "DDPMScheduler"
+        return AudioDiffusionPipeline(
+            vqvae=vae,
+            unet=unet,
+            mel=Mel.from_pretrained(root, subfolder="mel"),
+            scheduler=(DDPMScheduler if is_ddpm else DDIMScheduler).from_pretrained(
+                root, subfolder="scheduler"
+            ),
+        )
+
+
+def _add_label(
+    unet: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Add the last label, for no class, if there is no label: a forward pre-hook."""
+    position = 3 if type(unet).__name__ == "UNet2DConditionModel" else 2  # of class_labels in forward
+    if (args[position] if len(args) > position else kwargs.get("class_labels")) is not None:
+        return args, kwargs
+    sample = args[0] if args else kwargs["sample"]
+    none = torch.full((len(sample),), unet.config.num_class_embeds - 1, device=sample.device)
+    if len(args) > position:
+        return (*args[:position], none, *args[position + 1 :]), kwargs
+    return args, {**kwargs, "class_labels": none}

@@ -289,7 +289,7 @@ class DatasetFolder:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        ids, names = pa.array(sorted(members)), self._shard_names(prefix, len(members))
+        ids, names = pa.array(sorted(members), pa.string()), self._shard_names(prefix, len(members))
         written: dict[str, Shard] = {}
         pending: Any = None  # rows that do not fill a shard yet
         for number, units in itertools.groupby(self.units, key=lambda unit: unit.shard):
