@@ -91,7 +91,7 @@ def fit(
             work.store(root)
         loop = TrainingLoop(work.trainer, root)
         loop.run(reporter)
-        if loop.step < 100:
+        if loop.step < 100 and loop.diverged_step is None:
             reporter.warn(f"the training ended with step {loop.step}: a generator needs hundreds of steps")
         reporter.note("measuring and writing the generator")
         record = _record(loop)
