@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.runs import write_run
+from tests.diffusion.text_models import save_model
 from usk.data.mix import parse_mix
 from usk.data.open import open_source
 from usk.errors import UsageError
-from usk.runs import read_runs
 from usk.study.config import read_study
-from usk.study.results import includes_run
 from usk.study.run import study
 
 Command = Callable[..., Any]
@@ -116,24 +113,35 @@ def test_a_part_that_needs_another_part_is_an_error_of_one_line(usk: Command, st
     assert usk("study", study_file, "--part", "3/2").code == 2
 
 
-def test_only_the_runs_of_the_study_are_compared(usk: Command, study_file: Path) -> None:
-    study_file.write_text(STUDY.replace("test_folds = [1]", "test_folds = [1, 2]"))
-    runs = study_file.parent / "work" / "runs"
-    for fold in (1, 3):
-        for mix in ("real", "real,waveform", "real,sample"):
-            write_run(runs, mix, fold=fold, train_clips=40, augment="basic")
-    write_run(runs, "real", fold=1, train_clips=40, seed=1, augment="basic")
-    write_run(runs, "real", fold=1, train_clips=50, augment="basic")
-    config = read_study(study_file)
-    included = [(run.fold, run.train_clips, run.mix) for run in read_runs(runs) if includes_run(config, run)]
-    assert sorted(included) == [(1, 40, "real"), (1, 40, "real,waveform")]
-    with_uses = replace(config, uses=("as-is", "balanced"))
-    write_run(runs, "real,waveform (balanced)", fold=1, train_clips=40, augment="basic")
-    included = [run.mix for run in read_runs(runs) if includes_run(with_uses, run)]
-    assert sorted(included) == ["real", "real,waveform", "real,waveform (balanced)"]
-    results = study(study_file, only_results=True).results
-    assert list(results["by_fold"]) == ["1"]
-    assert [comparison["train_clips"] for comparison in results["comparisons"]] == [40]
+@pytest.mark.slow
+def test_an_edited_study_compares_the_runs_of_its_file_and_refuses_what_was_made_otherwise(
+    usk: Command, study_file: Path, urbansound8k_folder: Path, tmp_path: Path
+) -> None:
+    text = (
+        STUDY.replace('"demo"', f'"{urbansound8k_folder}"')
+        .replace('[40, "full"]', "[12]")
+        .replace("40 = ", "12 = ")
+        .replace(', "real,waveform,filtered"', "")
+        .replace('["none", "basic"]', '["basic"]')
+        + f"[generators.mine]\nfrom = '{save_model('stable_audio', tmp_path / 'base')}'\nlora = true\nsteps = 1\nbatch = 4\nlora_rank = 2\ntest_folds = [1]\n"
+    )
+    study_file.write_text(text)
+    first = usk("study", study_file, "--json").done().value
+    study_file.write_text(text.replace("epochs = 1", "epochs = 2").replace('mix_augments = ["basic"]', ""))
+    second = usk("study", study_file, "--json").done().value
+    assert first["comparisons"][0]["rows"] != second["comparisons"][0]["rows"]
+    study_file.write_text(text)
+    assert usk("study", study_file, "--json").done().value == first
+    for old, new, differs in (
+        ("12 = 1", "12 = 2", "per class"),
+        ('strategy = "waveform"\n[clips.f', 'strategy = "sample"\n[clips.f', "strategy"),
+        ('strategy = "waveform"\n[clips.f', 'strategy = "waveform"\nfilter = 0.5\n[clips.f', "filter"),
+        ("steps = 1", "steps = 2", "steps"),
+        ("test_folds = [1]\n", "test_folds = [2]\n", "test folds"),
+    ):
+        position = text.rindex(old)
+        study_file.write_text(text[:position] + new + text[position + len(old) :])
+        usk("study", study_file).refused(2, differs)
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,7 @@ class TrainResult:
     fresh: tuple[bool, ...]  # for each run, whether this call trained it or found it in the folder
     notes: tuple[str, ...]
     settings: dict[str, Any]
+    folders: tuple[Path, ...]  # of all planned runs, also of those that are missing
     missing: str = ""  # names the runs of other parts that are not trained yet
 
 
@@ -117,7 +118,8 @@ def train(
     was_found = [record is not None for record in trainer.records]
     runs = trainer.run(workers, reporter)
     fresh = tuple(not found for found, record in zip(was_found, trainer.records, strict=True) if record)
-    return TrainResult(tuple(runs), fresh, tuple(notes), settings, trainer.missing())
+    folders = tuple(Path(out) / identity.folder_name for identity in trainer.identities)
+    return TrainResult(tuple(runs), fresh, tuple(notes), settings, folders, trainer.missing())
 
 
 def _decode(

@@ -15,7 +15,6 @@ from usk.audio.mel import MelSettings
 from usk.data.licenses import strictest_license
 from usk.data.source import Source
 from usk.device import resolve_device
-from usk.diffusion.adapter import ADAPTER_FILE
 from usk.diffusion.fit_config import FitConfig as FitConfig
 from usk.diffusion.loop import CHECKPOINT_FILE, TrainingLoop
 from usk.diffusion.lora_fit import LATENTS_FILE, lora_work
@@ -28,7 +27,7 @@ from usk.diffusion.networks import (
     notes_on_base,
     training_sources_of,
 )
-from usk.diffusion.pipeline import INDEX_FILE, LEAST_CLASS_EFFECT, TRAINED_ON_FILE
+from usk.diffusion.pipeline import INDEX_FILE, LEAST_CLASS_EFFECT, TRAINED_ON_FILE, is_id_of, is_pipeline
 from usk.diffusion.preview import write_preview
 from usk.diffusion.train import FitWork, MelTrainer
 from usk.diffusion.training_data import FitSources, load_clips
@@ -42,6 +41,7 @@ EMBEDDED_MEL = MelSettings(n_fft=2_048, hop_samples=552, n_mels=64, n_frames=160
 
 FIT_FILE = "fit.json"  # the settings and training data of a fit
 WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"
+DECIDED_BY_BASE = ("channels", "layers_per_block", "class_conditional", "prediction_type", "beta_schedule")
 
 
 @dataclass(frozen=True)
@@ -157,8 +157,22 @@ def _claim(root: Path, settings: dict[str, Any]) -> None:
         names = ", ".join(differing).replace("_", " ")
         why = f"holds a generator fitted with other settings or clips (different {names})"
         raise UsageError(why, field="out", value=root, hint=choose)
-    if any((root / name).is_file() for name in (INDEX_FILE, ADAPTER_FILE)):
+    if is_pipeline(root):
         raise UsageError("holds a finished generator", field="out", value=root, hint=choose)
+
+
+def differing_settings(root: Path, config: FitConfig, test_folds: Sequence[int]) -> list[str]:
+    """Return the settings in which the fit in `root` differs from `config`, without those that its device or base decides."""
+    old = read_json(root / FIT_FILE, UsageError, f"{root}: its {FIT_FILE} cannot be read")
+    ignored = {"base", "device", "precision", *(DECIDED_BY_BASE if config.base else ())}
+    settings = json.loads(json.dumps(asdict(config.resolved())))
+    names = [
+        name for name, value in settings.items() if name not in ignored and old.get(name, value) != value
+    ]
+    trained_folds = {fold for part in old["clips"] for fold in part["folds"]}
+    if bool(old["base"]) != bool(config.base) or (config.base and not is_id_of(old["base"], config.base)):
+        names.append("base")
+    return [*names, *(["test_folds"] if trained_folds.intersection(test_folds) else [])]
 
 
 def _record(loop: TrainingLoop) -> dict[str, Any]:

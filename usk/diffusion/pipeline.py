@@ -242,7 +242,7 @@ def locate_pipeline(name: str, files: tuple[str, ...] = PIPELINE_FILES) -> tuple
     """Return the pipeline folder of `name`, and its commit if it is a Hub id, whose `files` are downloaded. Raises ModelError."""
     folder = EMBEDDED_FOLDER if name == EMBEDDED else expanded(name)
     if folder.is_dir():
-        if _is_pipeline(folder):
+        if is_pipeline(folder):
             return folder, ""
         if (folder / "fit.json").is_file():
             raise ModelError(
@@ -263,7 +263,7 @@ def locate_pipeline(name: str, files: tuple[str, ...] = PIPELINE_FILES) -> tuple
             "use the embedded generator, or a pipeline folder",
             ModelError,
         )
-        if not _is_pipeline(folder):
+        if not is_pipeline(folder):
             raise ModelError(f"is not a pipeline: it has no {INDEX_FILE}")
         index = folder / INDEX_FILE
         if index.is_file() and read_pipeline_json(index).get("_class_name") in FAMILIES:
@@ -273,7 +273,7 @@ def locate_pipeline(name: str, files: tuple[str, ...] = PIPELINE_FILES) -> tuple
     return folder, folder.name
 
 
-def _is_pipeline(folder: Path) -> bool:
+def is_pipeline(folder: Path) -> bool:
     return any((folder / name).is_file() for name in (INDEX_FILE, ADAPTER_FILE))
 
 
@@ -295,6 +295,14 @@ def model_id(name: str, folder: Path, commit: str) -> str:
     if commit:
         return f"{name.partition('@')[0]}@{commit}"
     return f"{EMBEDDED if name == EMBEDDED else folder.resolve().name}@{folder_fingerprint(folder)}"
+
+
+def is_id_of(recorded: str, name: str) -> bool:
+    """Return whether `recorded` (id@revision) can be the `model_id` of the generator `name`, without asking the Hub."""
+    folder = EMBEDDED_FOLDER if name == EMBEDDED else expanded(name)
+    if folder.is_dir():
+        return recorded == model_id(name, folder, "")
+    return Path(recorded.partition("@")[0]).name == Path(name.partition("@")[0]).name
 
 
 def read_pipeline_json(path: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from usk.classify.config import DEFAULT_USE, USES, use_named
+from usk.classify.config import DEFAULT_USE, use_named
 from usk.data.mix import parse_mix
 from usk.errors import UsageError, require_at_least
 from usk.text import abbreviate_list
@@ -62,14 +62,6 @@ class StudyConfig:
         """Return the names in `clips` that the mixes with `size` real clips use."""
         named = [name for mix in self.mixes[size] for name in parse_mix(mix).parts]
         return [name for name in self.clips if name in named]
-
-    def mixes_of(self, size: str) -> list[str]:
-        """Return the mixes with `size` real clips as run records name them: one for each mix and use."""
-        return [
-            USES[use].add_to(mix) if "real" in parse_mix(mix).parts else mix
-            for use in self.uses
-            for mix in self.mixes[size]
-        ]
 
     @property
     def all_folds(self) -> list[int]:

@@ -16,7 +16,7 @@ from usk.evaluate.compare import Comparison, compare
 from usk.evaluate.details import ComparisonDetails, train_clips_sweeps
 from usk.files import atomic_write
 from usk.report.charts import accuracy_chart, train_clips_charts
-from usk.runs import RunRecord, read_runs
+from usk.runs import RUN_FILE, RunRecord, read_run
 from usk.study.config import FULL, StudyConfig
 from usk.tables import Table, columns, markdown
 
@@ -33,9 +33,11 @@ class StudyResult:
     files: tuple[Path, ...] = ()
 
 
-def write_results(config: StudyConfig, runs_folder: Path, out: Path, steps: tuple[str, ...]) -> StudyResult:
-    """Compare the runs that the study names, and write results.json, tables.md and charts into `out`."""
-    runs = [run for run in read_runs(runs_folder) if includes_run(config, run)]
+def write_results(
+    config: StudyConfig, run_folders: Sequence[Path], out: Path, steps: tuple[str, ...]
+) -> StudyResult:
+    """Compare the runs that the study planned, those that exist, and write results.json, tables.md and charts into `out`."""
+    runs = [read_run(folder) for folder in run_folders if (folder / RUN_FILE).is_file()]
     comparisons = compare(runs)
     results, tables = results_as_dict(config, runs, comparisons), accuracy_tables(comparisons)
     files = {
@@ -56,18 +58,6 @@ def write_results(config: StudyConfig, runs_folder: Path, out: Path, steps: tupl
 
 def size_name(train_clips: int | None) -> str:
     return FULL if train_clips is None else str(train_clips)
-
-
-def includes_run(config: StudyConfig, run: RunRecord) -> bool:
-    """Return whether a run belongs to the study."""
-    size = size_name(run.train_clips)
-    return (
-        size in config.train_clips
-        and run.classifier in config.classifiers
-        and run.fold in config.test_folds[size]
-        and run.seed in config.seeds_of(size)
-        and run.mix in ("real", *config.mixes_of(size))
-    )
 
 
 def has_mix(runs: Sequence[RunRecord], mix: str) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from usk.classify.config import DEFAULT_USE, USES, TrainConfig
+from usk.data.clip import NO_MODEL
 from usk.data.location import default_real
 from usk.data.open import open_source
 from usk.data.source import Source
@@ -19,12 +20,14 @@ from usk.engine.part import Part
 from usk.engine.select import require_engine
 from usk.errors import UsageError, UskError, disk_errors
 from usk.files import exclusive_lock, expanded, is_text
+from usk.manifest import read_manifest
 from usk.reporter import Reporter, Task
 from usk.study.config import FULL, StudyConfig, read_study
 from usk.text import abbreviate_list, pluralize
 
 if TYPE_CHECKING:
     from usk.study.results import StudyResult
+    from usk.synth.settings import SynthConfig
 
 RUNS = "runs"
 
@@ -73,15 +76,14 @@ def study(
     work: str | os.PathLike[str] | None = None,
     device: str = "auto",
     dry_run: bool = False,
-    only_results: bool = False,
     reporter: Reporter | None = None,
     part: Part = Part(),
     engine: str = LOCAL,
 ) -> StudyResult:
     """Fit generators, make clips, train and compare as a TOML file says, and write the results into the file's folder.
 
-    A second call continues a study that was stopped, and extends a finished one: it reuses everything in `work`. It ignores
-    runs there that the file does not name. The current folder is `work` during the call, because mixes and run records name
+    A second call continues a study that was stopped, and extends a finished one: it reuses what is in `work`. It ignores runs
+    there that the file does not plan, and refuses generators and clips that were made with other settings than the file's. The current folder is `work` during the call, because mixes and run records name
     clips by paths relative to it.
 
     Args:
@@ -89,7 +91,6 @@ def study(
         real: the source of the real clips, instead of the file's.
         work: folder of generators, clips and runs; by default `work` in the file's folder.
         dry_run: only return the labels of the steps.
-        only_results: only compare the runs that exist.
         part: the part of the work that this process does. Part 1 fits all generators. The call raises UskError when it needs
             something that another part has not made yet. Call it again later to continue.
         engine: where clips are rendered and classifiers trained: `local` (this machine) or `ray` (a cluster). Generators are
@@ -105,7 +106,8 @@ def study(
     work_folder = expanded(work).absolute() if work is not None else path.parent / "work"
     start = Path.cwd() if real else path.parent
     location = _resolve_location(real or config.real or default_real(), start)
-    steps = _StudySteps(config, location, path.parent, part, engine).in_order()
+    study_steps = _StudySteps(config, location, path.parent, part, engine)
+    steps = study_steps.in_order()
     labels = tuple(step.label for step in steps)
     if dry_run:
         return StudyResult(labels, {})
@@ -124,10 +126,9 @@ def study(
         else contextlib.nullcontext()
     )
     with lock, contextlib.chdir(work_folder):
-        if not only_results:
-            with reporter.task("study", "%", sum(1000 * step.weight for step in steps)) as task:
-                _run_steps(steps, device, task)
-        return write_results(config, Path(RUNS), path.parent, labels)
+        with reporter.task("study", "%", sum(1000 * step.weight for step in steps)) as task:
+            _run_steps(steps, device, task)
+        return write_results(config, study_steps.run_folders, path.parent, labels)
 
 
 def _run_steps(steps: list[Step], device: str, task: Task) -> None:
@@ -159,6 +160,7 @@ class _StudySteps:
         self.config, self.location, self.start, self.part, self.engine = config, location, start, part, engine
         self._sources: dict[str, Source] = {}
         self._incomplete: dict[Path, str] = {}  # datasets that other parts must complete: what is missing
+        self.run_folders: list[Path] = []  # of the runs that the trainings planned
 
     def source(self, location: str | None = None) -> Source:
         name = self.location if location is None else _resolve_location(location, self.start)
@@ -190,7 +192,7 @@ class _StudySteps:
             locations = [locations]
         test_folds = settings.pop("test_folds", [])
         if "from" in settings:
-            settings["base"] = settings.pop("from")
+            settings["base"] = self._generator(settings.pop("from"))
         if unknown := sorted(set(settings) - {entry.name for entry in fields(FitConfig)}):
             raise UsageError(f"generators.{name}: {unknown[0]} is not a setting of a generator's training")
         config = FitConfig(**settings).resolved()
@@ -198,9 +200,11 @@ class _StudySteps:
 
         def run(device: str, on_progress: OnProgress) -> None:
             from usk.diffusion.card import write_generator_card
-            from usk.diffusion.fit import fit
+            from usk.diffusion.fit import differing_settings, fit
+            from usk.diffusion.pipeline import is_pipeline
 
-            if (out / "model_index.json").is_file():
+            if is_pipeline(out):
+                _require_same(out, differing_settings(out, config, test_folds))
                 return
             if self.part.number > 1:
                 raise self._needs_other_parts(f"part 1 has not fitted {name}")
@@ -217,12 +221,12 @@ class _StudySteps:
 
     def _model_for(self, fold: int) -> str:
         model = self.config.model
-        name = model if isinstance(model, str) else model[str(fold)]
-        return (
-            str(Path("generators") / name)
-            if name in self.config.generators
-            else _resolve_location(name, self.start)
-        )
+        return self._generator(model if isinstance(model, str) else model[str(fold)])
+
+    def _generator(self, name: str) -> str:
+        """Return the location of a generator of the study, or of another one."""
+        is_own = name in self.config.generators
+        return str(Path("generators") / name) if is_own else _resolve_location(name, self.start)
 
     def _synthesize(self, name: str, size: str, fold: int) -> Step:
         from usk.synth.settings import RenderConfig, SynthConfig, render_config
@@ -240,15 +244,18 @@ class _StudySteps:
         def run(device: str, on_progress: OnProgress) -> None:
             from usk.synth.subsets import synthesize_subsets
 
-            cards = [Path(name) / subset.name / "README.md" for subset in subsets]
-            if all(card.is_file() for card in cards):  # a card is written last
+            model, folders = self._model_for(fold), [Path(name) / subset.name for subset in subsets]
+            finished = [folder for folder in folders if (folder / "README.md").is_file()]  # written last
+            for folder in finished:
+                _require_same(folder, _differing_settings(folder, synth, model))
+            if finished == folders:
                 return
             results = synthesize_subsets(
                 self.source(),
                 name,
                 subsets,
                 synth,
-                model=self._model_for(fold),
+                model=model,
                 device=device,
                 reporter=_StepReporter("rendering", on_progress, len(subsets)),
                 part=self.part,
@@ -288,7 +295,7 @@ class _StudySteps:
                 device=device,
                 baseline=False,
             )
-            train(
+            result = train(
                 self.source(),
                 mixes,
                 out=RUNS,
@@ -297,8 +304,38 @@ class _StudySteps:
                 part=self.part,
                 engine=self.engine,
             )
+            self.run_folders += result.folders
 
         n_runs = len(mixes) * len(augments) * len(folds) * seeds
         mix_names = abbreviate_list(list(mixes)) + ("" if use == DEFAULT_USE else f", {use},")
         label = f"train {classifier} on {mix_names} with {size} real clips, {pluralize(n_runs, 'run')}"
         return Step(label, n_runs, run)
+
+
+def _differing_settings(folder: Path, wanted: SynthConfig, model: str) -> list[str]:
+    """Return the settings in which a finished dataset differs from those wanted, without those that its device decides."""
+    from usk.diffusion.pipeline import is_id_of
+
+    made = read_manifest(folder)
+    kept = made.clip_filter and (
+        made.clip_filter.share_kept if made.clip_filter.least_score is None else "hf:"
+    )
+    had = {**made.render, "per_class": made.asked.per_class, "filter": kept}
+    share_kept = "hf:" if isinstance(wanted.filter, str) else wanted.filter
+    settings = {**wanted.render.as_dict(), "per_class": wanted.per_class, "filter": share_kept}
+    names = [
+        name
+        for name, value in settings.items()
+        if had.get(name, value) != value and (value not in (None, "auto") or name == "filter")
+    ]
+    has_model = made.model != NO_MODEL and wanted.render.strategy_row.mix is not None and model != "auto"
+    return [*names, *(["model"] if has_model and not is_id_of(made.model, model) else [])]
+
+
+def _require_same(folder: Path, differing: Sequence[str]) -> None:
+    """Raise UsageError if a part of the study that was made earlier differs in some settings."""
+    if differing:
+        raise UsageError(
+            f"{folder} was made with other settings than the study's ({', '.join(differing).replace('_', ' ')})",
+            hint="Delete it to make it again, or choose another work folder.",
+        )
