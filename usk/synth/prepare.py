@@ -75,35 +75,90 @@ def prepare(
     arguments: Sequence[str] = (),
 ) -> Prepared:
     """Load the generator, decode the clips and draw the plan. Raises UskError if the dataset cannot be made."""
-    generator, settings, request = None, config.render, Request(source, config, model, device)
-    adapter_prompts: ClassPrompts = NO_PROMPTS
-    listed = read_recordings(config.trained_on, source.name) if config.trained_on is not None else None
+    request = Request(source, config, model, device)
     prompts_of(source, config)  # raises for an unusable file before weights are loaded
-    if settings.strategy_row.mix is not None:
-        generator = ready_generator(model, device, settings)
-        if listed:
-            known = [part for part in generator.trained_on if not part.get("note")]
-            generator = replace(generator, trained_on=[*known, listed])
-        adapter_prompts = generator.prompts if settings.prompt is None else {}
-        settings = settings.resolved(generator.takes_classes and generator.inverts, generator.takes_prompts)
-        settings = replace(settings, batch=batch_of(settings, generator))
-        config = replace(config, render=settings)
-    rate_hz = generator.sample_rate_hz if generator is not None else SAMPLE_RATE_HZ
-    decoded = decode(source, config, rate_hz, reporter)
+    generator = None
+    if config.render.strategy_row.mix is not None:
+        generator = _known_generator(source, config, model, device)
+        config = replace(config, render=_settings_for(generator, config.render))
+    adapter_prompts = NO_PROMPTS
+    if (
+        generator is not None and request.config.render.prompt is None
+    ):  # an adapter brings the prompts it was trained on
+        adapter_prompts = generator.prompts
+    decoded = decode(source, config, _sample_rate_hz(generator), reporter)
     pool, plan = plan_for(decoded, config, adapter_prompts)
     prompts = prompts_of(source, config, adapter_prompts)
     if prompts and isinstance(generator, TextGenerator):
         generator.require_short([prompt for of_class in prompts.of_class.values() for prompt in of_class])
-    unconditioned = unknown_classes(generator, settings, plan)
-    used = used_generator(generator, settings)
-    manifest = Manifest(
+    unconditioned = unknown_classes(generator, config.render, plan)
+    clip_filter = _clip_filter(pool, decoded, plan, config, prompts, generator, device)
+    manifest = replace(
+        _manifest(source, config, generator, plan, prompts),
+        unconditioned=tuple(unconditioned),
+        arguments=tuple(arguments),
+        clip_filter=clip_filter.record() if clip_filter is not None else None,
+    )
+    untrained = [name for name in plan.counts() if adapter_prompts and name not in adapter_prompts]
+    notes = (
+        *generator_notes(generator, config.render, pool, unconditioned, untrained),
+        *pool.source.notes,
+        *plan.notes,
+    )
+    return Prepared(config.render, generator, pool, plan, clip_filter, manifest, notes, request)
+
+
+def _known_generator(source: Source, config: SynthConfig, model: str | Generator, device: str) -> Generator:
+    """Load the generator. If the user lists what it was trained on, that replaces its own notes on it."""
+    listed = read_recordings(config.trained_on, source.name) if config.trained_on is not None else None
+    generator = ready_generator(model, device, config.render)
+    if not listed:
+        return generator
+    recorded = [part for part in generator.trained_on if not part.get("note")]
+    return replace(generator, trained_on=[*recorded, listed])
+
+
+def _settings_for(generator: Generator, settings: RenderConfig) -> RenderConfig:
+    """Return the settings with the guidance, prompt and batch that the generator takes where the user gave none."""
+    takes_classes = generator.takes_classes and generator.inverts
+    settings = settings.resolved(takes_classes, generator.takes_prompts)
+    return replace(settings, batch=batch_of(settings, generator))
+
+
+def _sample_rate_hz(generator: Generator | None) -> int:
+    return generator.sample_rate_hz if generator is not None else SAMPLE_RATE_HZ
+
+
+def _clip_filter(
+    pool: DecodedSource,
+    decoded: DecodedSource,
+    plan: Plan,
+    config: SynthConfig,
+    prompts: Prompts | None,
+    generator: Generator | None,
+    device: str,
+) -> ClipFilter | TextFilter | None:
+    if config.filter is None:
+        return None
+    filter_device = generator.device if generator is not None else resolve_device(device)
+    if isinstance(config.filter, str):
+        wanted = prompts or read_prompts(DEFAULT_PROMPT, config.classes or decoded.source.class_names)
+        return TextFilter(pool, decoded.source.clips, plan.clips, config, wanted, filter_device)
+    return ClipFilter(pool, decoded.source.clips, plan.clips, config, filter_device)
+
+
+def _manifest(
+    source: Source, config: SynthConfig, generator: Generator | None, plan: Plan, prompts: Prompts | None
+) -> Manifest:
+    used = used_generator(generator, config.render)
+    return Manifest(
         source=SourceRecord(source.name, source.kind, source.revision, source.license, source.hub_id),
         class_names=tuple(source.class_names),
         model=used.model_id if used is not None else NO_MODEL,
         trained_on=training_sources(used),
         mel=generator.mel.as_dict() if generator is not None and generator.mel is not None else None,
-        sample_rate_hz=rate_hz,
-        render=settings.as_dict(),
+        sample_rate_hz=_sample_rate_hz(generator),
+        render=config.render.as_dict(),
         alpha=config.alpha,
         seed=config.seed,
         asked=ClipRequest(config.per_class, config.classes, config.test_folds, config.skip_bad),
@@ -113,29 +168,11 @@ def prepare(
         shards={},
         prompts=dict(prompts.of_class) if prompts is not None else {},
         precision=used.precision if used is not None else None,
-        unconditioned=tuple(unconditioned),
         train_clips=config.train_clips,
         recordings_of_several_folds={
             group: tuple(folds) for group, folds in in_several_folds(source.clips).items()
         },
-        arguments=tuple(arguments),
     )
-    filter_device = generator.device if generator is not None else resolve_device(device)
-    clip_filter: ClipFilter | TextFilter | None = None
-    if isinstance(config.filter, str):
-        wanted = prompts or read_prompts(DEFAULT_PROMPT, config.classes or source.class_names)
-        clip_filter = TextFilter(pool, decoded.source.clips, plan.clips, config, wanted, filter_device)
-    elif config.filter is not None:
-        clip_filter = ClipFilter(pool, decoded.source.clips, plan.clips, config, filter_device)
-    if clip_filter is not None:
-        manifest = replace(manifest, clip_filter=clip_filter.record())
-    untrained = [name for name in plan.counts() if adapter_prompts and name not in adapter_prompts]
-    notes = (
-        *generator_notes(generator, settings, pool, unconditioned, untrained),
-        *pool.source.notes,
-        *plan.notes,
-    )
-    return Prepared(settings, generator, pool, plan, clip_filter, manifest, notes, request)
 
 
 def decode(
