@@ -95,26 +95,23 @@ def from_columns(
     """
     location, n = opened.location, len(opened.audio)
     is_made_by_usk = set(data) >= REQUIRED_COLUMNS
+    name = "urbansound8k" if {"slice_file_name", "fsID"} <= set(data) else opened.name
+    prefix = "" if is_made_by_usk else f"{name}/"
     group_column = _group_column(data, columns, location)
     fold_column = _choose(FOLD_COLUMNS, data, columns.fold, "fold_column", location)
+    id_column = next(iter(find_columns(data, ID_COLUMNS)), None)
     label_column, class_names, labels = _labels(
         data, features, n, columns, (group_column, fold_column), location
     )
-    name = "urbansound8k" if {"slice_file_name", "fsID"} <= set(data) else opened.name
-    prefix = "" if is_made_by_usk else f"{name}/"
-    id_column = next(iter(find_columns(data, ID_COLUMNS)), None)
-    ids = [f"{prefix}{value}" for value in data[id_column]] if id_column else []
-    if len(set(ids)) < n:
-        ids = [f"{prefix}row-{row:06d}" for row in range(n)]
 
     def values_of(column: str) -> list[Any]:
         return _class_names_of(data[column], features.get(column))
 
     notes: list[str] = []
+    ids = groups = _ids(data[id_column] if id_column else [], n, prefix)
     if group_column:
         groups = _groups(group_column, values_of(group_column), ids, prefix, notes)
     else:
-        groups = ids
         others = _possible_group_columns(data, (label_column, fold_column, id_column), len(class_names))
         perhaps = f", perhaps {', '.join(others)}" if others else ""
         notes.append(no_groups_note(f"name the column of recordings{perhaps}"))
@@ -124,23 +121,38 @@ def from_columns(
     if not is_made_by_usk and not any(folds):
         notes += _note_on_parts(data, label_column)
     provenance = _provenance(data, n, location, notes) if is_made_by_usk else [{}] * n
-    clips = [
-        Clip(ids[row], label, groups[row], folds[row], **provenance[row]) for row, label in enumerate(labels)
-    ]
-    if not is_made_by_usk and (spread := [*in_several_folds(clips)]):
-        notes.append(
-            f"{pluralize(len(spread), 'recording')} with clips in several folds ({abbreviate_list(spread)}): when a fold tests a "
-            "recording, its clips in other folds do not train; name other columns if that is not meant"
-        )
+    rows = zip(ids, labels, groups, folds, provenance, strict=True)
+    clips = tuple(
+        Clip(clip_id, label, group, fold, **parents) for clip_id, label, group, fold, parents in rows
+    )
+    if not is_made_by_usk:
+        notes += _note_on_spread(clips)
     source = replace(
         opened,
         name=name,
         class_names=class_names,
-        clips=tuple(clips),
+        clips=clips,
         notes=(*opened.notes, *notes),
         has_groups=group_column is not None,
     )
     return source if is_made_by_usk or not columns.needs_label else with_folds(source)
+
+
+def _ids(values: Sequence[Any], n: int, prefix: str) -> list[str]:
+    """Return an id for each of `n` clips: its value, or its row number if the values are not all different."""
+    ids = [f"{prefix}{value}" for value in values]
+    return ids if len(set(ids)) == n else [f"{prefix}row-{row:06d}" for row in range(n)]
+
+
+def _note_on_spread(clips: Sequence[Clip]) -> list[str]:
+    """Return a note on recordings that have clips in several folds, if there are any."""
+    spread = [*in_several_folds(clips)]
+    if not spread:
+        return []
+    return [
+        f"{pluralize(len(spread), 'recording')} with clips in several folds ({abbreviate_list(spread)}): when a fold tests a "
+        "recording, its clips in other folds do not train; name other columns if that is not meant"
+    ]
 
 
 def _choose(

@@ -119,36 +119,18 @@ def build_gallery(
     parts = [(kept, False)] if rejected is None else [(decode(rejected), True), (kept, False)]
     originals = None if real is None else decode(real)
     library = SoundLibrary(originals, color_scale, budget_bytes, BASE64 if embedded else 1.0)
-    notes = []
-    all_changes: list[Change] = []
-    if originals is not None:
-        if n_missing := len(find_parents(kept.source, originals.source).foreign):
-            notes.append(f"{pluralize(n_missing, 'parent')} without sound, not in {originals.source.name}")
-        all_changes = _find_all_changes(all_details, originals.source)
+    all_changes = _find_all_changes(all_details, originals.source) if originals is not None else []
     library.set_scale([kept.audio(row) for row in display_order(kept.source.clips)[:N_SCALE_SOUNDS]])
     library.choose_bit_rate(kept.source, [change.row for change in all_changes])
-    if library.kbps is not None:
-        notes.append("sounds are small previews (Opus), so that more fit; a split page has them as MP3")
-    changes: list[tuple[Change, Sound]] = []
-    for change in all_changes:
-        sound = library.real_sound(change.row)
-        if not library.keep_new_if_fits(MAX_CHANGED_FRACTION):
-            break
-        changes.append((change, sound))
+    changes = _choose_changes(library, all_changes)
     chosen = _choose_clips(library, parts, reporter)
     if not chosen:
         raise SourceError(
             f"no clip of {synthetic.location} fits into the page",
             hint="Write sounds and pictures into files (split).",
         )
-    if real is None:
-        notes.append("Parents have no sound, because the real clips were not given.")
-    n_total = sum(len(part) for part, _ in parts)
-    if len(chosen) < n_total:
-        notes.append(
-            f"{len(chosen):,} of {n_total:,} clips are on this page, drawn evenly over classes and folds"
-        )
     chosen.sort(key=lambda shown: (shown.rejected, shown.clip.label, shown.clip.clip_id))
+    n_total = sum(len(part) for part, _ in parts)
     return Gallery(
         name=synthetic.name,
         clips=tuple(library.with_distances(chosen)),
@@ -162,8 +144,37 @@ def build_gallery(
         real_name=None if real is None else real.name,
         real_license=None if real is None else real.license,
         license=synthetic.license,
-        notes=tuple(notes),
+        notes=tuple(_notes(library, kept.source, originals, len(chosen), n_total)),
     )
+
+
+def _notes(
+    library: SoundLibrary, synthetic: Source, originals: DecodedSource | None, n_chosen: int, n_total: int
+) -> list[str]:
+    """Return notes on what the page lacks: parents, sound quality, clips."""
+    notes = []
+    if originals is None:
+        notes.append("Parents have no sound, because the real clips were not given.")
+    elif n_missing := len(find_parents(synthetic, originals.source).foreign):
+        notes.append(f"{pluralize(n_missing, 'parent')} without sound, not in {originals.source.name}")
+    if library.kbps is not None:
+        notes.append("sounds are small previews (Opus), so that more fit; a split page has them as MP3")
+    if n_chosen < n_total:
+        notes.append(
+            f"{n_chosen:,} of {n_total:,} clips are on this page, drawn evenly over classes and folds"
+        )
+    return notes
+
+
+def _choose_changes(library: SoundLibrary, changes: Sequence[Change]) -> list[tuple[Change, Sound]]:
+    """Return the first changed test clips, with their sounds, that fit into their share of the budget."""
+    chosen: list[tuple[Change, Sound]] = []
+    for change in changes:
+        sound = library.real_sound(change.row)
+        if not library.keep_new_if_fits(MAX_CHANGED_FRACTION):
+            break
+        chosen.append((change, sound))
+    return chosen
 
 
 def _choose_clips(
