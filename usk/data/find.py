@@ -26,6 +26,7 @@ PARTS = re.compile(
 CONTAINERS = re.compile(
     r"(fold|split|part|subset)\d*|audios?|sounds?|wavs?|flac|mp3|ogg|clips?|data|dataset|recordings?|files|raw|original|k|khz|genres|archive"
 )
+BOTH_ROLES = {"train", "test"}
 ABSOLUTE = re.compile(r"/|[A-Za-z][\w+.-]*:[\\/]|\\\\")  # a POSIX or Windows path, or a URL
 UNREAD_TABLES = (
     ".xlsx", ".xls", ".ods", ".feather", ".arrow", ".pkl", ".pickle", ".h5", ".hdf5", ".sqlite", ".textgrid", ".eaf",
@@ -110,22 +111,27 @@ def _printable(path: PurePath) -> str:
 
 def are_parts(folders: Sequence[str]) -> bool:
     """Whether folders are named like parts of a dataset (`audio_train`, `fold1`) rather than like classes."""
-    words_of = [
-        set(re.findall(r"[a-z]+\d*|\d+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()))
-        for name in folders
-    ]
+    words_of = [_words(name) for name in folders]
     roles_of = [_roles(words) for words in words_of]
-    if all(roles_of) and set.union(*roles_of) >= {"train", "test"}:  # `clean_testset`, `noisy_trainset`
+    if all(roles_of) and set.union(*roles_of) >= BOTH_ROLES:  # `clean_testset`, `noisy_trainset`
         return True
     shared = set.intersection(*words_of) if len(words_of) > 1 else set()
     own_words = [{word for word in words if word not in shared or _is_part_word(word)} for words in words_of]
+    # Without the words that all names share: `esc train`, `esc test`, and any others beside them.
     roles = {max(_roles(words), default="") for words in own_words if all(map(_is_part_word, words))}
-    if roles >= {"train", "test"}:
+    if roles >= BOTH_ROLES:
         return True
-    return bool(own_words) and all(
-        any(map(_is_part_word, words)) and all(_is_part_word(word) or word.isdecimal() for word in words)
-        for words in own_words
-    )
+    return bool(own_words) and all(map(_is_numbered_part, own_words))  # `fold1`, `part 2`
+
+
+def _words(name: str) -> set[str]:
+    """Return the words of a name: `audio`, `train` and `fold1` of `audio_trainFold1`."""
+    spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
+    return set(re.findall(r"[a-z]+\d*|\d+", spaced.lower()))
+
+
+def _is_numbered_part(words: set[str]) -> bool:
+    return any(map(_is_part_word, words)) and all(_is_part_word(word) or word.isdecimal() for word in words)
 
 
 def _is_part_word(word: str) -> bool:
