@@ -14,11 +14,13 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
 from usk.errors import UskError
 
+client_at_work: Callable[[], AbstractContextManager[object]] = nullcontext
+"""Entered around calls of the Hub's client, which draws bars of its own. The command line removes its line meanwhile."""
 RETRY_WAITS_S = (1.0, 2.0, 4.0, 8.0)
 MAX_RETRY_WAIT_S = 90.0  # if the Hub asks for a longer wait, fail at once
 READ_TIMEOUT_S, WRITE_TIMEOUT_S = 10.0, 60.0  # of a request to which the client gave no timeout
@@ -143,7 +145,7 @@ def hub_errors(
     """
     limit_waiting()
     try:
-        with _no_warnings():
+        with _no_warnings(), client_at_work():
             yield
     except UskError:
         raise

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import json
 import os
+import pty
 import subprocess
 import sys
 from collections.abc import Callable
@@ -43,6 +46,32 @@ def in_shell(line: str, **environment: str) -> subprocess.CompletedProcess[str]:
 def test_streams_that_nobody_reads_stop_nothing(line: str, code: int) -> None:
     ran = in_shell(line)
     assert ran.returncode == code and "Traceback" not in ran.stderr and not ran.stderr.strip(), ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code"), [("info demo --json", 0), ("eval nowhere", 1), ("info demo -q", 0)]
+)
+def test_a_terminal_shows_that_a_command_works_until_its_answer(
+    tmp_path: Path, words: str, code: int
+) -> None:
+    ours, theirs = pty.openpty()
+    out, shown = tmp_path / "out", b""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm"}
+    with out.open("wb") as stdout, os.fdopen(ours, "rb", buffering=0) as terminal:
+        command = [sys.executable, "-m", "usk", *words.split()]
+        running = subprocess.Popen(command, stdout=stdout, stderr=theirs, env=environment)
+        os.close(theirs)
+        with contextlib.suppress(OSError):  # at its end
+            while part := terminal.read(4096):
+                shown += part
+    assert running.wait(300) == code
+    if words.endswith("-q"):
+        assert not shown
+        return
+    _, working, after = shown.partition(b"working")
+    left = after.rpartition(b"\x1b[2K")[2]  # after its line was erased
+    assert working and b"working" not in left and (b"usk: " in left) == bool(code)
+    assert code or json.loads(out.read_text())["clips"] == 540
 
 
 @pytest.mark.parametrize("most", [5, 14])

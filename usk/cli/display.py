@@ -11,7 +11,8 @@ import re
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from contextlib import contextmanager
+from typing import Any, Literal
 
 import rich.progress
 from rich.box import SIMPLE_HEAD
@@ -24,10 +25,7 @@ from rich.text import Text
 from usk import tables
 from usk.cli.remote import replace_folders
 from usk.reporter import Reporter, Task
-from usk.text import about, format_progress, pluralize
-
-if TYPE_CHECKING:
-    from usk.runs import RunRecord
+from usk.text import about, format_progress
 
 # Seconds between two lines of progress in a log: if another tenth is done, and in any case.
 LOG_TENTH_S, LOG_EVERY_S = 5.0, 60.0
@@ -67,6 +65,7 @@ class Display(Reporter):
         self.as_json, self.quiet, self.urls = as_json, quiet, urls or {}
         self._bars: Progress | None = None
         self._open_tasks = 0
+        self._idle: TaskID | None = None  # the line that is shown while no task has a bar
         self.out = Console(highlight=False)
         if not self.out.is_terminal and "COLUMNS" not in os.environ:
             self.out.width = LOG_WIDTH
@@ -92,23 +91,50 @@ class Display(Reporter):
     def task(self, label: str, unit: str = "", total: int = 0) -> Task:
         return _Bar(self, label, unit, total)
 
+    def show_working(self) -> None:
+        """Show on a terminal that the command works, wherever no task has a bar, until `close` or the result."""
+        if not self.hides_progress:
+            self._idle = self.open_bars().add_task("working", total=None, unit="")
+
+    def close(self) -> None:
+        """Remove the line of `show_working`."""
+        if self._idle is not None and self._bars is not None:
+            self._bars.update(self._idle, visible=False)
+            self._idle = None
+            self.close_bar()
+
+    @contextmanager
+    def without_working(self) -> Iterator[None]:
+        """Remove the line of `show_working`, if it is there, while others draw on the terminal."""
+        was_shown = self._idle is not None
+        self.close()
+        yield
+        if was_shown:
+            self.show_working()
+
     def open_bars(self) -> Progress:
         """Return the live display for a new bar. The first bar starts it."""
-        self._open_tasks += 1
         if self._bars is None:
             self._bars = _progress(self.err, self.hides_progress)
             self._bars.start()
+        self._count_tasks(1)
         return self._bars
 
     def close_bar(self) -> None:
         """Close one bar. The last one stops the live display."""
-        self._open_tasks -= 1
+        self._count_tasks(-1)
         if self._open_tasks == 0 and self._bars is not None:
             self._bars.stop()
             self._bars = None
 
+    def _count_tasks(self, change: int) -> None:
+        self._open_tasks += change
+        if self._idle is not None and self._bars is not None:
+            self._bars.update(self._idle, visible=self._open_tasks == 1)
+
     def show_before_prompt(self, content: RenderableType | tables.Table) -> None:
         """Show what the user is about to confirm, on standard error."""
+        self.close()
         self.err.print(self._to_renderable(content))
 
     def result(self, value: Any, *contents: RenderableType | tables.Table) -> None:
@@ -116,6 +142,7 @@ class Display(Reporter):
 
         An iterator is printed as a JSON list, item by item.
         """
+        self.close()
         if self.as_json:
             for part in _json_parts(value):
                 sys.stdout.write(self._with_urls(part))
@@ -196,7 +223,8 @@ class _ProgressText(ProgressColumn):
 
     def render(self, task: rich.progress.Task) -> Text:
         time_left = "" if not task.time_remaining else f", {about(task.time_remaining)} left"
-        progress = format_progress(int(task.completed), int(task.total or 0), task.fields["unit"])
+        done, total = int(task.completed), int(task.total or 0)
+        progress = format_progress(done, total, task.fields["unit"]) if done or total else ""
         return Text(progress + time_left)
 
 
@@ -208,6 +236,7 @@ def _progress(err: Console, hidden: bool) -> Progress:
         _ProgressText(table_column=Column(no_wrap=True)),
         console=err,
         transient=True,
+        redirect_stdout=False,  # rich would send it to standard error
         disable=hidden,
         # An epoch of a large classifier takes minutes. By default rich estimates from the last 30 s only.
         speed_estimate_period=600,
@@ -270,31 +299,6 @@ def pairs_table(rows: Sequence[Mapping[str, Any]], n_all: int) -> tables.Table:
         shares = " ".join(f"{weight:.2f}" for weight in row["weights"])
         prompt = [row["prompt"]] * has_prompts
         table.add(row["clip_id"], *(row["parent_names"] or row["parents"]), *prompt, shares)
-    return table
-
-
-def runs_table(runs: Sequence[RunRecord]) -> tables.Table:
-    """Return a table with one row for each finished run."""
-    with_train_clips = any(run.train_clips for run in runs)
-    with_augment = len({run.augment for run in runs}) > 1
-    names = ["mix", *["augment"] * with_augment, "classifier", "test part"]
-    numbers = ["seed", "real", "synth", "dropped", "best epoch", "accuracy %", "s"]
-    table = tables.Table("runs", tables.columns(*names, numbers=["train clips"] * with_train_clips + numbers))
-    for run in runs:
-        table.add(
-            run.mix,
-            *[run.augment] * with_augment,
-            run.classifier,
-            run.split,
-            *[run.train_clips or "all"] * with_train_clips,
-            run.seed,
-            run.n_real,
-            run.n_synthetic,
-            run.dropped,
-            f"{run.best_epoch}/{run.epochs}",
-            f"{100 * run.accuracy:.1f}",
-            f"{run.took_s:.0f}",
-        )
     return table
 
 
@@ -361,19 +365,6 @@ def _split(columns: Sequence[int], n_repeated: int, widths: Sequence[int], width
     return parts
 
 
-def predictions_table(predictions: Sequence[Any]) -> tables.Table:
-    """Return a table with the class of each clip, or the problem that prevents a prediction."""
-    columns = tables.columns("clip", "class", "next best", numbers=["probability"])
-    table = tables.Table(pluralize(len(predictions), "clip"), columns)
-    for one in predictions:
-        if one.problem is not None:
-            table.add(one.file, one.problem, "", "")
-            continue
-        next_best = f"{one.next_class} {one.next_probability:.2f}" if one.next_class else ""
-        table.add(one.file, one.class_name, next_best, f"{one.probability:.2f}")
-    return table
-
-
 def facts_table(title: str, facts: Mapping[str, Any]) -> Table:
     """Return a table of names and values."""
     table = _new_table(title=escape(title), show_header=False)
@@ -381,15 +372,4 @@ def facts_table(title: str, facts: Mapping[str, Any]) -> Table:
     table.add_column("value", overflow="fold")
     for name, value in facts.items():
         table.add_row(escape(name), escape(_format_value(value)))
-    return table
-
-
-def counts_table(rows: Sequence[Mapping[str, Any]]) -> tables.Table:
-    """Return a table of clips, recordings and, if known, mean length by class."""
-    has_lengths = any(row["mean_s"] is not None for row in rows)
-    numbers = ["clips", "recordings", *["mean s"] * has_lengths]
-    table = tables.Table("classes", tables.columns("class", numbers=numbers))
-    for row in rows:
-        mean_s = "" if row["mean_s"] is None else f"{row['mean_s']:.2f}"
-        table.add(row["class"], row["clips"], row["recordings"], *[mean_s] * has_lengths)
     return table

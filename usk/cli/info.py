@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from usk import tables
 from usk.cli.options import ColumnsOption, ReadOptions, display_for
 from usk.text import pluralize
 
@@ -30,7 +32,7 @@ def command(
 ) -> None:
     """Describe SRC: classes, counts, license, notes. Without SRC, describe the installation and its cache."""
     display, reading = display_for(ctx), ReadOptions.parse(columns)
-    from usk.cli.display import counts_table, facts_table
+    from usk.cli.display import facts_table
 
     kind, folder = ("installation", None) if what is None else _kind_of(what)
     if what is None:
@@ -44,7 +46,7 @@ def command(
         display.result(facts, facts_table(what, facts))
     else:
         facts, classes = _describe_source(what, reading)
-        display.result({**facts, "classes": classes}, facts_table(what, facts), counts_table(classes))
+        display.result({**facts, "classes": classes}, facts_table(what, facts), _counts_table(classes))
 
 
 def _kind_of(what: str) -> tuple[str, Path | None]:
@@ -219,3 +221,14 @@ def _describe_source(location: str, reading: ReadOptions) -> tuple[dict[str, Any
             }
         )
     return facts, classes
+
+
+def _counts_table(rows: Sequence[Mapping[str, Any]]) -> tables.Table:
+    """Return a table of clips, recordings and, if known, mean length by class."""
+    has_lengths = any(row["mean_s"] is not None for row in rows)
+    numbers = ["clips", "recordings", *["mean s"] * has_lengths]
+    table = tables.Table("classes", tables.columns("class", numbers=numbers))
+    for row in rows:
+        mean_s = "" if row["mean_s"] is None else f"{row['mean_s']:.2f}"
+        table.add(row["class"], row["clips"], row["recordings"], *[mean_s] * has_lengths)
+    return table

@@ -103,6 +103,7 @@ def shell_quoted(name: str) -> str:
 
 def display_for(ctx: typer.Context) -> Display:
     """Create the display with the common flags: `--json`, `--quiet`, `--verbose`."""
+    from usk import hub
     from usk.cli.display import Display
 
     common: dict[str, Any] = ctx.obj or {}
@@ -110,6 +111,9 @@ def display_for(ctx: typer.Context) -> Display:
     display.verbose = common.get("verbose", False)
     if display.hides_progress:  # the Hub's client reads this when it is imported
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    display.show_working()
+    hub.client_at_work = display.without_working
+    ctx.call_on_close(display.close)  # before an error is printed
     return display
 
 

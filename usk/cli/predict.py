@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer import Option
 
+from usk import tables
 from usk.cli.options import display_for
+from usk.text import abbreviate_list, pluralize
 
 ALL_FAILED = 1  # exit code
 
@@ -40,16 +43,28 @@ def command(
     if csv_file is not None and not (folder := Path(csv_file).absolute().parent).is_dir():
         raise UsageError(f"there is no folder {folder}", field="csv", value=csv_file, hint="Make it first.")
     from usk.classify.predict import predict, write_csv
-    from usk.cli.display import predictions_table
-    from usk.text import abbreviate_list
 
     predictions = predict(what, run, reporter=display)
+    display.close()
     if csv_file is not None:
         write_csv(predictions, csv_file)
     if csv_file != "-":
-        display.result([one.as_dict() for one in predictions], predictions_table(predictions))
+        display.result([one.as_dict() for one in predictions], _table(predictions))
     bad = [f"{one.file} ({one.problem})" for one in predictions if one.problem]
     if bad:
         display.warn(f"{len(bad)} of {len(predictions)} clips could not be read: {abbreviate_list(bad)}")
     if len(bad) == len(predictions):
         raise typer.Exit(ALL_FAILED)
+
+
+def _table(predictions: Sequence[Any]) -> tables.Table:
+    """Return a table with the class of each clip, or the problem that prevents a prediction."""
+    columns = tables.columns("clip", "class", "next best", numbers=["probability"])
+    table = tables.Table(pluralize(len(predictions), "clip"), columns)
+    for one in predictions:
+        if one.problem is not None:
+            table.add(one.file, one.problem, "", "")
+            continue
+        next_best = f"{one.next_class} {one.next_probability:.2f}" if one.next_class else ""
+        table.add(one.file, one.class_name, next_best, f"{one.probability:.2f}")
+    return table

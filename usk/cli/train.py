@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Option
 
+from usk import tables
 from usk.cli.options import (
     ColumnsOption,
     DeviceOption,
@@ -19,6 +21,9 @@ from usk.cli.options import (
     shell_quoted,
     split_numbers,
 )
+
+if TYPE_CHECKING:
+    from usk.runs import RunRecord
 
 
 def command(
@@ -130,7 +135,6 @@ def command(
         raise UsageError("no mix names synth", field="synth", value=synth, hint=hint)
     source = reading.open(real)
     from usk.classify.train import train
-    from usk.cli.display import runs_table
 
     job: dict[str, Any] = {"synth": synth or "synth", "out": out, "part": job_part, "engine": engine}
     result = train(source, mix or ["real"], config=config, reporter=display, **job)
@@ -146,7 +150,32 @@ def command(
             "notes": list(result.notes),
             **({"missing": result.missing} if result.missing else {}),
         },
-        runs_table(result.runs),
+        _runs_table(result.runs),
         *([f"trained before: {n_trained_before} of {len(result.runs)}"] if n_trained_before else []),
         result.missing or "Next: usk eval" + (f" {shell_quoted(out)}" if out != "runs" else ""),
     )
+
+
+def _runs_table(runs: Sequence[RunRecord]) -> tables.Table:
+    """Return a table with one row for each finished run."""
+    with_train_clips = any(run.train_clips for run in runs)
+    with_augment = len({run.augment for run in runs}) > 1
+    names = ["mix", *["augment"] * with_augment, "classifier", "test part"]
+    numbers = ["seed", "real", "synth", "dropped", "best epoch", "accuracy %", "s"]
+    table = tables.Table("runs", tables.columns(*names, numbers=["train clips"] * with_train_clips + numbers))
+    for run in runs:
+        table.add(
+            run.mix,
+            *[run.augment] * with_augment,
+            run.classifier,
+            run.split,
+            *[run.train_clips or "all"] * with_train_clips,
+            run.seed,
+            run.n_real,
+            run.n_synthetic,
+            run.dropped,
+            f"{run.best_epoch}/{run.epochs}",
+            f"{100 * run.accuracy:.1f}",
+            f"{run.took_s:.0f}",
+        )
+    return table
