@@ -161,6 +161,7 @@ def test_an_edited_study_compares_the_runs_of_its_file_and_refuses_what_was_made
         ('strategy = "waveform"\n[clips', 'strategy = "nonsense"\n[clips', "nonsense"),
         ('strategy = "waveform"\n[clips', "strateg = 1\n[clips", "strateg"),
         ("[clips.waveform]", "[generators.g]\nstepz = 1\n[clips.waveform]", "stepz"),
+        ("real,waveform,filtered", "real,waveforms", "names waveforms, which is not in clips"),
         ("[clips.waveform]", "[model]\n7 = 'embedded'\n[clips.waveform]", "no entry for test fold 1"),
     ],
 )

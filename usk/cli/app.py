@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import sys
 from collections.abc import Callable
@@ -85,9 +86,8 @@ for name, (command, examples) in COMMANDS.items():
 def main() -> None:
     """The entry point of the `usk` script."""
     gc.set_threshold(100_000)  # importing torch and diffusers takes a fifth less time
-    code = guarded(app)
-    gc.freeze()  # or the exit looks through all of torch for cycles, which takes a second
-    sys.exit(code)
+    atexit.register(gc.freeze)  # or Python's exit looks through all of torch for cycles, which takes a second
+    sys.exit(guarded(app))
 
 
 if __name__ == "__main__":

@@ -43,7 +43,13 @@ def command(
     )
     if dry_run:
         steps = {str(number): step for number, step in enumerate(result.steps, 1)}
-        display.result(list(result.steps), facts_table("to do", steps))
+        display.result(list(result.steps), facts_table("steps; what is done is not done again", steps))
         return
     written = facts_table("written", {path.name: str(path) for path in result.files})
-    display.result(result.results, *result.tables, written)
+    answers = [
+        f"{row['mix']} ({comparison['title']}): {row['answer']}"
+        for comparison in result.results["comparisons"]
+        for row in comparison["rows"]
+        if row["answer"]
+    ]
+    display.result(result.results, written, *result.tables, *answers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from usk.classify.config import DEFAULT_USE, USES, TrainConfig
 from usk.data.clip import NO_MODEL
 from usk.data.location import default_real
+from usk.data.mix import parse_mix
 from usk.data.open import open_source
 from usk.data.source import Source
 from usk.data.train_subset import TrainSubset
@@ -106,6 +108,7 @@ def study(
     work_folder = expanded(work).absolute() if work is not None else path.parent / "work"
     start = Path.cwd() if real else path.parent
     location = _resolve_location(real or config.real or default_real(), start)
+    _check_mixes(config, path, work_folder)
     study_steps = _StudySteps(config, location, path.parent, part, engine)
     steps = study_steps.in_order()
     labels = tuple(step.label for step in steps)
@@ -129,6 +132,17 @@ def study(
         with reporter.task("study", "%", sum(1000 * step.weight for step in steps)) as task:
             _run_steps(steps, device, task)
         return write_results(config, study_steps.run_folders, path.parent, labels)
+
+
+def _check_mixes(config: StudyConfig, file: Path, work: Path) -> None:
+    """Raise UsageError for a part of a mix that is neither in `clips` nor can be a source: a name misspelled."""
+    for mix in itertools.chain.from_iterable(config.mixes.values()):
+        for part in set(parse_mix(mix).parts) - {"real", "demo", *config.clips}:
+            if "/" not in part and not (work / part).exists():
+                raise UsageError(
+                    f"{file}: the mix {mix} names {part}, which is not in clips",
+                    hint=f"clips has {', '.join(config.clips) or 'no names'}.",
+                )
 
 
 def _run_steps(steps: list[Step], device: str, task: Task) -> None:
