@@ -24,6 +24,9 @@ from usk.data.mix import parse_mix
 from usk.data.source import Source, TrainingClips
 from usk.data.splits import held_out_groups
 from usk.errors import LeakError, UsageError
+from usk.evaluate.compare import compare_runs
+from usk.evaluate.stats import min_pairs
+from usk.evaluate.verdict import Verdict
 
 
 @pytest.fixture(autouse=True)
@@ -244,11 +247,18 @@ def test_the_real_clips_of_each_mix_alone_are_its_baseline(
     assert [mix.text for mix in parse_mixes(texts, None, baseline)] == mixes
 
 
-def test_by_default_there_are_as_many_seeds_as_make_six_pairs(bands: Source, tmp_path: Path) -> None:
+def test_by_default_there_are_as_many_seeds_as_a_verdict_on_each_mix_needs(
+    bands: Source, children: Callable[..., Source], tmp_path: Path
+) -> None:
     config = replace(TINY, test_folds=(1, 2), seeds=None, epochs=1)
     assert [len(config.seeds_for(n)) for n in (1, 2, 3, 4, 6, 10)] == [6, 3, 2, 2, 1, 1]
-    runs = train(bands, out=tmp_path, config=config).runs
+    runs = train(bands, out=tmp_path / "one", config=config).runs
     assert {(run.fold, run.seed) for run in runs} == {(fold, seed) for fold in (1, 2) for seed in (0, 1, 2)}
+    mixes = ["real", "real,synth", "synth"]
+    train(bands, mixes, synth=children(), out=tmp_path / "two", config=config)
+    (compared,) = compare_runs(tmp_path / "two")
+    assert [row.pairs for row in compared.rows[1:]] == [8, 8] and min_pairs(2) == 7
+    assert not any(row.verdict is Verdict.TOO_FEW_PAIRS for row in compared.rows)
 
 
 def test_by_default_only_seeds_with_clips_of_their_own_are_taken(bands: Source) -> None:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from usk.errors import UsageError, require_at_least, require_known
+from usk.evaluate.stats import min_pairs
 
 FOLDS = "folds"
 SEED_9010 = "seed-9010"
@@ -22,7 +23,6 @@ RECIPES = {
     "cnn": (50, 128, 1e-3, 0.0, False, 0.0, "none", 400),
 }
 MIN_EPOCH_CLIPS = 500  # an epoch has at least this many clips
-PAIRS_FOR_A_VERDICT = 6  # pairs of fold and seed that `usk eval` needs before it calls a mix better
 
 
 @dataclass(frozen=True)
@@ -116,14 +116,9 @@ class TrainConfig:
             why = f"the protocol {self.protocol} draws its own test parts"
             raise UsageError(why, field="test_folds", hint="Leave it out.")
 
-    @property
-    def most_seeds(self) -> range:
-        """Return the given seeds, or the largest range that `seeds_for` can choose."""
-        return self.seeds_for(len(self.test_folds) or 1)
-
-    def seeds_for(self, n_splits: int) -> range:
-        """Return the given seeds, or enough seeds that `n_splits` test parts make the pairs for a verdict."""
-        n = self.seeds if self.seeds is not None else math.ceil(PAIRS_FOR_A_VERDICT / n_splits)
+    def seeds_for(self, n_splits: int, n_mixes: int = 1) -> range:
+        """Return the given seeds, or enough that `n_splits` test parts make the pairs for a verdict on `n_mixes`."""
+        n = self.seeds if self.seeds is not None else math.ceil(min_pairs(n_mixes) / n_splits)
         return range(self.seed, self.seed + n)
 
 

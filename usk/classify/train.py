@@ -98,10 +98,12 @@ def train(
     parsed_mixes = parse_mixes(mixes, synth, config.baseline)
     train_clips = parse_train_clips(config.train_clips)
     sources = MixSources.open(real, parsed_mixes, synth, config.skip_bad)
-    sources = sources.open_subsets(config.test_folds, config.most_seeds, train_clips)
+    n_compared = max(1, sum(mix.parts != ("real",) for mix in parsed_mixes))
+    most_seeds = config.seeds_for(len(config.test_folds) or 1, n_compared)
+    sources = sources.open_subsets(config.test_folds, most_seeds, train_clips)
     decoded = _decode(sources, recipe.features.sample_rate_hz, config.skip_bad, reporter)
     sources = replace(sources, opened={name: one.source for name, one in decoded.items()})
-    sweep = _plan(sources, parsed_mixes, config, train_clips, augments)
+    sweep = _plan(sources, parsed_mixes, config, train_clips, augments, n_compared)
     notes = sweep_notes(sweep, sources.opened)
     for note in notes:
         reporter.warn(note)
@@ -144,8 +146,9 @@ def _plan(
     config: TrainConfig,
     train_clips: Sequence[int | None],
     augments: Sequence[str],
+    n_compared: int,
 ) -> Sweep:
-    """Plan all runs. Without a given number of seeds, choose as many as the test folds need for a verdict."""
+    """Plan all runs. Without a given number of seeds, choose as many as `n_compared` mixes need for a verdict on the test folds."""
     folds = tuple(dict.fromkeys(config.test_folds))
     plan = partial(
         plan_runs,
@@ -158,9 +161,11 @@ def _plan(
         use=config.use,
     )
     if config.seeds is not None:
-        return plan(config.most_seeds)
+        return plan(config.seeds_for(1))
     sweep = plan([config.seed])  # finds the test folds
-    seeds = sources.seeds_with_subsets(config.seeds_for(len(sweep.splits)), sweep.splits, train_clips)
+    seeds = sources.seeds_with_subsets(
+        config.seeds_for(len(sweep.splits), n_compared), sweep.splits, train_clips
+    )
     return sweep if len(seeds) == 1 else plan(seeds)
 
 

@@ -50,7 +50,7 @@ def command(
     seeds: Annotated[
         int | None,
         Option(
-            help="Train this many times with different seeds. \\[default: so that folds times seeds are at least six]"
+            help="Train this many times with different seeds. \\[default: so that folds times seeds are six, or more with several mixes]"
         ),
     ] = None,
     train_clips: Annotated[
