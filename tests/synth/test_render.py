@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -225,17 +226,21 @@ def test_the_share_of_the_second_parent(world: World, alpha: float) -> None:
 
 
 @pytest.mark.parametrize("vae", [False, True])
-def test_a_clip_does_not_depend_on_the_size_of_its_batch(
+def test_a_clip_depends_on_no_other_clip_of_its_batch_or_plan(
     world: World, tiny_pipeline: Callable[..., Path], vae: bool
 ) -> None:
     path = str(tiny_pipeline(vae=vae))
     world = replace(world, generator=load_generator(path, "cpu", precision="fp32"))
-    plan = world.plan()
-    whole = world.renderer(plan, work="whole", batch=9).images(plan.clips)
-    single = world.renderer(plan, work="single", batch=1)
-    alone = torch.cat([single.images([planned]) for planned in plan.clips])
-    assert whole.shape == (9, 1, 16, 32)
-    torch.testing.assert_close(alone, whole, rtol=0, atol=1e-3)
+    plan, crops_of = world.plan(per_class=30), defaultdict(set)
+    whole = world.renderer(plan, work="whole", batch=9, crop=True)
+    for clip in plan.clips:
+        for parent in clip.parents:
+            crops_of[parent].add(whole.crop(clip))
+    planned = [plan.clips[index] for index in whole.batches(0, len(plan))[0]]  # the shortest
+    assert any(len(crops_of[parent]) > 1 for clip in planned for parent in clip.parents)
+    for clip, image in zip(planned, whole.images(planned), strict=True):
+        single = world.renderer(plan.select({clip.clip_id}), work=clip.clip_id, batch=1, crop=True)
+        torch.testing.assert_close(single.images([clip])[0], image, rtol=0, atol=1e-3)
 
 
 def test_the_same_slice_gives_the_same_bytes(world: World) -> None:

@@ -67,10 +67,6 @@ class Generator(GeneratorInfo, ABC):
         """
 
     @abstractmethod
-    def cut(self, latent: torch.Tensor, n_samples: int) -> torch.Tensor:
-        """Cut latents [..., *latent_shape] to audio of a length that `crop` returns."""
-
-    @abstractmethod
     def encode(self, audio: torch.Tensor) -> torch.Tensor:
         """Encode audio [batch, samples], of a length that `crop` returns, to clean latents on the device."""
 

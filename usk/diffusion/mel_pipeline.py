@@ -96,9 +96,6 @@ class MelGenerator(Generator):
             unet(torch.zeros(1, *self.latent_shape(n_samples)), torch.zeros(1), **conditions)
         return 2.0 * sum(products)
 
-    def cut(self, latent: torch.Tensor, n_samples: int) -> torch.Tensor:
-        return latent[..., : self.latent_shape(n_samples)[-1]]
-
     def encode(self, audio: torch.Tensor) -> torch.Tensor:
         return self.to_latent(audio_to_image(to_device(audio, self.device), self.mel)[0])
 

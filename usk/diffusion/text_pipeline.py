@@ -106,9 +106,6 @@ class TextGenerator(Generator):
         weights = sum(parameter.numel() for parameter in self.network.parameters())
         return 2.0 * weights * math.prod(self.latent_shape(n_samples)[1:])
 
-    def cut(self, latent: torch.Tensor, n_samples: int) -> torch.Tensor:
-        return latent.narrow(self.time_axis, 0, n_samples // self.hop_samples)
-
     def encode(self, audio: torch.Tensor) -> torch.Tensor:
         self.bring_to_device("vae")
         with torch.no_grad():
@@ -142,6 +139,8 @@ class TextGenerator(Generator):
             n_samples = noisy.shape[self.time_axis] * self.hop_samples
             self.bring_to_device("network")
             texts = self.embed_batch(list(condition.texts) or [self.negative_prompt] * len(noisy), n_samples)
+            if not condition.texts:
+                texts = self.without_prompt(texts, n_samples)
             with torch.no_grad(), autocast(self.device, self.precision):
                 output = self.denoise(noisy, node, texts)
                 if condition.guidance != 1.0 and condition.texts:

@@ -1,4 +1,4 @@
-"""Encode each parent once, and store its latents in the work folder until the dataset is finished.
+"""Encode each parent once for each length of its clips, and store its latents in the work folder until the dataset is finished.
 
 Parents are numbered by first use and encoded in fixed groups. A group is one file of records, each with a checksum and the
 latents of one parent. A batch reads only the records of its own parents. If a record is damaged, its group is encoded again.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,7 +34,7 @@ Group = tuple[int, int]
 
 
 class ParentLatents:
-    """The latents of a plan's parents, each encoded as long as the longest crop of its clips.
+    """The latents of a plan's parents, each encoded for every crop of its clips.
 
     Groups are stored in order of first use, up to `MAX_STORED_BYTES`. The parents of the other groups are encoded for every batch
     that needs them.
@@ -43,45 +43,43 @@ class ParentLatents:
     def __init__(
         self,
         renderer: DiffusionRenderer,
-        rows_of_crop: dict[int, list[int]],
+        rows_of_crop: Mapping[int, Iterable[int]],
         work: Path,
         prompts: Mapping[str, Sequence[str]],
     ) -> None:
-        """`rows_of_crop` has the parents' rows in the decoded source, by the length of their crop, in order of first use."""
+        """`rows_of_crop` has the parents' rows in the decoded source, by the length of the crop, in order of first use."""
         self.decoded, self.generator, self.config = renderer.decoded, renderer.generator, renderer.config
         self.strategy, self.chunks = renderer.strategy, renderer.chunks
         self.work, self.prompts, self.batch = work, prompts, renderer.batch
         self.groups: dict[Group, list[int]] = {}
-        self.group_of: dict[int, Group] = {}
+        self.group_of: dict[tuple[int, int], Group] = {}  # by crop and row
         self.stored: set[Group] = set()
         free_bytes = MAX_STORED_BYTES
-        for crop, rows in rows_of_crop.items():
+        for crop, rows in ((crop, list(rows)) for crop, rows in rows_of_crop.items()):
             for begin in range(0, len(rows), self.batch):
                 group, members = (crop, begin // self.batch), rows[begin : begin + self.batch]
                 self.groups[group] = members
-                self.group_of.update(dict.fromkeys(members, group))
+                self.group_of |= dict.fromkeys(((crop, row) for row in members), group)
                 free_bytes -= len(members) * self._record_type(crop).itemsize
                 if free_bytes >= 0:
                     self.stored.add(group)
 
     def get(self, rows: Sequence[int], crop: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the noisy and the clean latents of parents, cut to `crop` samples of audio: each [len(rows), *latent shape].
+        """Return the noisy and the clean latents of parents for `crop` samples of audio: each [len(rows), *latent shape].
 
         They are on the generator's device.
         """
         to_read: dict[Group, list[int]] = defaultdict(list)
-        to_encode: dict[int, list[int]] = defaultdict(list)  # by crop
+        to_encode: list[int] = []
         for row in dict.fromkeys(rows):
-            group = self.group_of[row]
-            if group in self.stored:
-                to_read[group].append(row)
-            else:
-                to_encode[group[0]].append(row)
-        latents = [(some, self._encode(own_crop, some)) for own_crop, some in sorted(to_encode.items())]
-        latents += [(some, self._read(group, some)) for group, some in sorted(to_read.items())]
+            group = self.group_of[crop, row]
+            (to_read[group] if group in self.stored else to_encode).append(row)
+        latents = [(some, self._read(group, some)) for group, some in sorted(to_read.items())]
+        if to_encode:
+            latents.append((to_encode, self._encode(crop, to_encode)))
         found: dict[int, torch.Tensor] = {}
         for some, encoded in latents:
-            found.update(zip(some, self.generator.cut(torch.from_numpy(encoded), crop), strict=True))
+            found.update(zip(some, torch.from_numpy(encoded), strict=True))
         both = to_device(torch.stack([found[row] for row in rows]), self.generator.device)
         return both[:, 0], both[:, -1]
 

@@ -1,4 +1,4 @@
-"""Render clips with a generator: parents are encoded once, mixed, sampled, decoded, and set to their parents' loudness.
+"""Render clips with a generator: parents are encoded once for each length, mixed, sampled, decoded, and set to their parents' loudness.
 
 Every batch is a fixed part of the plan, so that an interrupted run ends with the same bytes as an undisturbed one.
 """
@@ -106,22 +106,16 @@ class DiffusionRenderer(ClipRenderer):
         self.batch = batch_of(config, generator)
         self.chunks = Chunks(self.batch)
         self.scales = generator.scales(config.sampler)
-        crop_of_parent: dict[int, int] = {}
+        rows_of_crop: dict[int, dict[int, None]] = defaultdict(dict)  # ordered sets
         for clip in plan.clips:
-            for parent in clip.parents:
-                row = self.row_of[parent]
-                crop_of_parent[row] = max(crop_of_parent.get(row, 0), self.crop(clip))
-        rows_of_crop: dict[int, list[int]] = defaultdict(list)
-        for row, crop in crop_of_parent.items():
-            rows_of_crop[crop].append(row)
+            rows_of_crop[self.crop(clip)] |= dict.fromkeys(self.row_of[parent] for parent in clip.parents)
         texts = [text for of_class in (prompts or {}).values() for text in of_class]
-        crops = {*rows_of_crop, *map(self.crop, plan.clips)}
-        generator.expect(texts, crops)
+        generator.expect(texts, rows_of_crop)
         if self.strategy.samples:
             to_invert, to_sample = config.sampler.evaluations(self.strategy.inverts)
             with_guidance = to_sample * (1 if config.guidance == 1.0 else 2)
-            evaluations = to_invert * len(crop_of_parent) + with_guidance * len(plan)
-            if repays_compiling(generator.device, evaluations, len(crops)):
+            evaluations = to_invert * sum(map(len, rows_of_crop.values())) + with_guidance * len(plan)
+            if repays_compiling(generator.device, evaluations, len(rows_of_crop)):
                 self.generator = generator.compiled()
         self.latents = ParentLatents(self, rows_of_crop, work, prompts or {})
 
