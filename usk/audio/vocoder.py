@@ -133,9 +133,12 @@ def filter_source(
     gain_db = _smooth(gain_db, smooth_s * settings.sample_rate_hz / settings.hop_samples, dim=3)
     gain_db = _smooth(gain_db, smooth_mels, dim=2).clamp(-GAIN_LIMIT_DB, GAIN_LIMIT_DB)[:, 0]
     window = torch.hann_window(settings.n_fft, device=source.device)
+    # A frame more: the window of the last one alone would be almost zero at the end, where `istft` divides by it
+    padded = torch.nn.functional.pad(source, (0, settings.hop_samples))
     spectrum = torch.stft(
-        source, settings.n_fft, settings.hop_samples, window=window, pad_mode="constant", return_complex=True
+        padded, settings.n_fft, settings.hop_samples, window=window, pad_mode="constant", return_complex=True
     )
+    gain_db = torch.cat((gain_db, gain_db[..., -1:]), dim=2)
     gain = torch.pow(10.0, spread_over_bins(settings).to(source.device) @ gain_db / 20)
     return torch.istft(
         spectrum * gain, settings.n_fft, settings.hop_samples, window=window, length=source.shape[-1]
