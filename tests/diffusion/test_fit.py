@@ -24,7 +24,7 @@ from usk.audio.mel import MelSettings, audio_to_image, stack_padded
 from usk.data.cache import read_checked
 from usk.data.decode import decode_source
 from usk.data.open import open_source
-from usk.data.source import Source
+from usk.data.source import Source, TrainingClips
 from usk.data.splits import held_out_groups
 from usk.diffusion import train as training
 from usk.diffusion.card import write_generator_card
@@ -37,7 +37,7 @@ from usk.diffusion.networks import new_networks
 from usk.diffusion.pipeline import LEAST_CLASS_EFFECT
 from usk.diffusion.sampler import SamplerConfig
 from usk.diffusion.train import MelBatch, MelTrainer
-from usk.diffusion.training_data import FitClips, images_of
+from usk.diffusion.training_data import FitClips, FitSources, images_of
 from usk.errors import UsageError, UskError
 from usk.files import LOCK_FILE
 from usk.replay import ReplayedStep
@@ -183,17 +183,20 @@ def card_of(folder: Path) -> str:
 
 def test_clips_of_an_unknown_generator_are_noted(source: Source, tmp_path: Path) -> None:
     """So that what this generator makes is not taken for clean of what that one was trained on."""
+    by = {"model": "someone/model@1", "filter_folds": (1,)}
     made = [
-        replace(
-            c, parents=(c.clip_id,), parent_groups=(c.group,), parent_folds=(c.fold,), model="someone/model@1"
-        )
+        replace(c, parents=(c.clip_id,), parent_groups=(c.group,), parent_folds=(c.fold,), **by)
         for c in source.clips
     ]
     reporter = Reporter()
-    result = fit([replace(source, clips=tuple(made))], tmp_path / "out", ONE_STEP, mel=MEL, reporter=reporter)
+    filters = {(1,): TrainingClips(frozenset({"filtered"})), (9,): TrainingClips(frozenset({"not used"}))}
+    made_source = replace(source, clips=tuple(made), filters_trained_on=filters)
+    result = fit([made_source], tmp_path / "out", ONE_STEP, mel=MEL, reporter=reporter)
     assert any("someone/model@1" in warning for warning in reporter.warnings)
     assert any("ended with step 1:" in warning for warning in reporter.warnings)
-    assert "does not say all" in load_generator(str(result.folder), device="cpu").trained_on[0]["note"]
+    generator = load_generator(str(result.folder), device="cpu")
+    assert "does not say all" in generator.trained_on[0]["note"]
+    assert generator.training_groups == {clip.group for clip in source.clips} | {"filtered"}
 
 
 @pytest.mark.parametrize("test_folds", [(), (2,)], ids=["all folds", "fold 2 held out"])
@@ -233,14 +236,20 @@ def test_a_recording_with_clips_in_a_test_fold_is_left_out(source: Source, tmp_p
     mixed = {"parents": ("a", "b"), "parent_groups": ("g1", "g2"), "parent_folds": (1, 2)}
     made = tuple(replace(c, fold=0, **mixed) for c in source.clips if c.label)
     everywhere = replace(source, clips=tuple(replace(c, fold=1 + int(c.clip_id[-5])) for c in source.clips))
+    other = {"parents": ("a",), "parent_groups": ("clips/r2",), "parent_folds": (1,)}
+    of_spread = tuple(replace(c, **other) for c in source.clips if c.group == "clips/r2" and c.fold == 1)
     for folds, of in (
-        ((2,), everywhere),
-        ((2,), replace(spread, clips=made, audio=spread.audio[: len(made)])),
-        ((7,), source),
+        ((2,), [everywhere]),
+        ((2,), [replace(spread, clips=made, audio=spread.audio[: len(made)])]),
+        ((2,), [spread, replace(spread, clips=of_spread, audio=spread.audio[: len(of_spread)])]),
+        ((7,), [source]),
     ):
         with pytest.raises(UsageError) as raised:
-            fit([of], tmp_path / "none", ONE_STEP, mel=MEL, test_folds=folds)
+            fit(of, tmp_path / "none", ONE_STEP, mel=MEL, test_folds=folds)
         assert raised.value.field == "test_folds"
+    second = (replace(c, group=f"of {c.label}", fold=1 + c.label * int(c.clip_id[-5])) for c in source.clips)
+    data = FitSources([replace(source, clips=tuple(second))], test_folds=(2,))
+    assert data.class_names == source.class_names[:1], "of the other class, the recording is tested"
 
 
 def test_the_seed_decides_the_weights_and_held_out_recordings_do_not(

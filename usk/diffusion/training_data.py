@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -57,15 +58,22 @@ class FitSources:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Return the classes of the clips outside the test folds, each once: no network learns the others."""
-        names = {
-            s.class_names[clip.label] for s in self.sources for clip in s.clips if not self._is_tested(clip)
-        }
+        """Return the classes of the clips to train on, each once: no network learns the others."""
+        names = {s.class_names[clip.label] for s in self.sources for clip in s.clips if self._trains(clip)}
         return tuple(dict.fromkeys(n for source in self.sources for n in source.class_names if n in names))
 
     def _is_tested(self, clip: Clip) -> bool:
         """Whether a clip or one of its parents is of a test fold."""
         return not {clip.fold, *clip.parent_folds}.isdisjoint(self.test_folds)
+
+    @cached_property
+    def _tested(self) -> frozenset[str]:
+        """The recordings with clips in a test fold, of all sources."""
+        return frozenset(clip.group for s in self.sources for clip in s.clips if self._is_tested(clip))
+
+    def _trains(self, clip: Clip) -> bool:
+        """Whether neither the clip nor another clip of its recordings is of a test fold."""
+        return not self._is_tested(clip) and clip.lineage.isdisjoint(self._tested)
 
     def check(self) -> None:
         """Raise UsageError for a fold that no source has. Warn of leaks that tests could not rule out."""
@@ -111,9 +119,10 @@ class FitSources:
             if note not in source.notes:
                 self.reporter.warn(note)
         clips = everything.source.clips
-        tested = {clip.group for clip in clips if self._is_tested(clip)}
-        rows = [row for row, clip in enumerate(clips) if clip.group not in tested]
-        spread = {clip.group for clip in clips if not self._is_tested(clip)} & tested
+        rows = [row for row, clip in enumerate(clips) if self._trains(clip)]
+        spread = {
+            group for clip in clips if not self._is_tested(clip) for group in clip.lineage & self._tested
+        }
         if not rows:
             raise UsageError(
                 f"every recording of {source.location} has clips in these folds, so none is left to train on",
@@ -151,12 +160,13 @@ def _record(
 ) -> dict[str, Any]:
     """Return a source's entry in `trained_on.json`, where `trained` has its clips outside the test folds.
 
-    For synthetic clips it names their parents, and the training data of their own generator.
+    For synthetic clips it names their parents, and the training data of their own generator and of the filters that chose them.
     """
     chosen = [clip for clip in trained.clips if clip.group not in held_out]
     groups = {group for clip in chosen for group in clip.lineage}
     sounds = {sound for clip in chosen for sound in clip.parents or (clip.identity,)}
-    for part in trained.generator_trained_on:
+    filters = [trained.filters_trained_on.get(folds) for folds in {clip.filter_folds for clip in chosen}]
+    for part in (*trained.generator_trained_on, *filter(None, filters)):
         groups |= set(part.groups)
         sounds |= set(part.sounds)
     return {
