@@ -92,6 +92,10 @@ def test_leaks_into_a_single_fold_are_counted(made: Path, urbansound8k_folder: P
     (fold,) = found.folds
     assert fold.leaking == found.asked_leaks == sum(clip.fold == 2 for clip in open_source(made).clips) > 0
     assert fold.usable == 12 - fold.leaking
+    everything = open_source(urbansound8k_folder)
+    trained = TrainingClips(frozenset(clip.group for clip in everything.clips))
+    by_all = replace(open_source(made), generator_trained_on=(trained,))
+    assert audit(by_all, everything, test_folds=[1, 2]).asked_leaks == 12, "each clip counts once"
     alone = open_source(made).select(folds=[2])
     assert audit(alone, real, test_folds=[2]).leaks and not audit(alone, real).leaks
 

@@ -123,6 +123,8 @@ def test_an_edited_study_compares_the_runs_of_its_file_and_refuses_what_was_made
         .replace("40 = ", "12 = ")
         .replace(', "real,waveform,filtered"', "")
         .replace('["none", "basic"]', '["basic"]')
+        .replace("clips.waveform", "clips.synth")
+        .replace("real,waveform", "real,synth")
         + f"[generators.mine]\nfrom = '{save_model('stable_audio', tmp_path / 'base')}'\nlora = true\nsteps = 1\nbatch = 4\nlora_rank = 2\ntest_folds = [1]\n"
     )
     study_file.write_text(text)

@@ -16,7 +16,7 @@ from usk.audio.features import FOUR_SECONDS
 from usk.audit.defects import Defects, find_defects
 from usk.audit.distances import Distance, Nearness, Neighbors, RealClips
 from usk.audit.embeddings import LOG_MEL, Embedding, load_embedding
-from usk.audit.leaks import FoldLeaks, fold_leaks, wrong_provenance
+from usk.audit.leaks import FoldLeaks, count_leaking, fold_leaks, wrong_provenance
 from usk.audit.likeness import Likeness, measure_likeness
 from usk.data.decode import DecodedSource, decode_source
 from usk.data.leaks import Origins, find_parents, foreign_generator, lineages, unknown_generator
@@ -94,7 +94,7 @@ def audit(
     decoded = _decode(synthetic, reporter)
     audited_folds = originals.source.folds if len(real.folds) > 1 else sorted(set(test_folds))
     folds = tuple(fold_leaks(synthetic, originals.source, fold) for fold in audited_folds)
-    asked_leaks = sum(part.leaking for part in folds if part.fold in test_folds) if test_folds else None
+    asked_leaks = count_leaking(synthetic, originals.source, test_folds) if test_folds else None
     embedding = embedding or load_embedding(LOG_MEL)
     neighbors, real_clips = _embed(originals, decoded, embedding, reporter)
     classes, overall = _measure_distances(originals, decoded, neighbors, real_clips)

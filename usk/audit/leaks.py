@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +50,12 @@ def fold_leaks(synthetic: Source, real: Source, fold: int) -> FoldLeaks:
     filter_parts = [part for folds, part in synthetic.filters_trained_on.items() if folds in filter_folds]
     n_filters = len(recordings_of(filter_parts, real) & evaluated)
     return FoldLeaks(fold, len(synthetic) - n_leaking, n_leaking, n_trained_on, n_filters)
+
+
+def count_leaking(synthetic: Source, real: Source, folds: Sequence[int]) -> int:
+    """Return the number of clips that leak into any of `folds`."""
+    leaks = [leaking(synthetic, real, _split_with_test_fold(real, fold)) for fold in folds]
+    return int(np.any(leaks, axis=0).sum())
 
 
 def _split_with_test_fold(real: Source, fold: int) -> Split:

@@ -312,6 +312,7 @@ class _StudySteps:
             result = train(
                 self.source(),
                 mixes,
+                synth="synth",
                 out=RUNS,
                 config=settings,
                 reporter=_StepReporter("training", on_progress),
