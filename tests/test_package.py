@@ -100,3 +100,25 @@ def test_nothing_below_the_command_line_prints_or_imports_rich() -> None:
             tops = {name.partition(".")[0] for name in imported}
             assert "click" not in tops, where
             assert "rich" not in tops or where.startswith("cli/"), where
+
+
+def test_python_takes_locations_shows_its_work_and_prints_short_results(
+    tone_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = usk.SynthConfig(per_class=1, render=usk.render_config(strategy="waveform"))
+    made = usk.synthesize(tone_folder, "synth", config, reporter=usk.Display())
+    shown = capsys.readouterr()
+    assert "3 clips: strategy waveform" in shown.err and not shown.out
+    training = usk.TrainConfig(seeds=1, epochs=1, test_folds=(1,))
+    trained = usk.train(str(tone_folder), "real,synth", synth=made.folder, config=training)
+    page = usk.report(config=usk.ReportConfig(audit=False), real=tone_folder)
+    assert page.n_clips == 3 and not page.notes  # parents have their sound
+    real = usk.open_source(tone_folder)
+    assert usk.open_source(real) is real
+    assert repr(real.clips[0]).endswith(f"label=0, group='{real.clips[0].group}', fold={real.clips[0].fold})")
+    for value in (real, made, trained, usk.compare()):
+        assert len(repr(value)) < 4_000, value
+    with pytest.raises(usk.UskError) as missing:
+        usk.fit("./nowhere", "generator")
+    assert (missing.value.field, missing.value.value) == ("real", "./nowhere")

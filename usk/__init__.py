@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from usk.classify.config import ClipUse, TrainConfig
     from usk.classify.predict import load_classifier, predict
     from usk.classify.train import TrainResult, train
+    from usk.cli.display import Display
     from usk.data.clip import Clip
     from usk.data.open import open_source
     from usk.data.source import Source
@@ -49,6 +50,7 @@ _MODULES = {
     "usk.classify.config": "ClipUse TrainConfig",
     "usk.classify.predict": "load_classifier predict",
     "usk.classify.train": "TrainResult train",
+    "usk.cli.display": "Display",
     "usk.data.clip": "Clip",
     "usk.data.open": "open_source",
     "usk.data.source": "Source",

@@ -52,9 +52,11 @@ class TrainedOn:
     license: str = "unknown"
     folds: tuple[int, ...] = ()
     clips: int | None = None  # number of clips; None: not known
-    groups: tuple[str, ...] = ()  # recordings
-    sounds: tuple[str, ...] = ()  # content hashes of the clips (usk.data.clip.Clip.sound)
-    held_out_groups: tuple[str, ...] = ()  # recordings used for validation only
+    groups: tuple[str, ...] = field(default=(), repr=False)  # recordings
+    sounds: tuple[str, ...] = field(
+        default=(), repr=False
+    )  # content hashes of the clips (usk.data.clip.Clip.sound)
+    held_out_groups: tuple[str, ...] = field(default=(), repr=False)  # recordings used for validation only
     hub_id: str = ""
     has_groups: bool = True  # whether the source names its recordings
     note: str = ""  # what is not known about the training data
@@ -87,8 +89,8 @@ class FilterTrainedOn:
 
     folds: tuple[int, ...]
     clips: int
-    groups: tuple[str, ...]
-    sounds: tuple[str, ...] = ()
+    groups: tuple[str, ...] = field(repr=False)
+    sounds: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)

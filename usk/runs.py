@@ -167,6 +167,9 @@ class RunRecord(RunIdentity):
     created: datetime
     folder: Path = Path()  # not in the file
 
+    def __repr__(self) -> str:
+        return f"<run {self.folder}: accuracy {100 * self.accuracy:.1f} %>"
+
     @property
     def key(self) -> tuple[str, int]:
         """Return the values in which the two runs of a pair agree."""

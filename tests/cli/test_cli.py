@@ -405,7 +405,7 @@ def test_bad_clips_of_a_source_in_a_mix_are_skipped_on_demand(
     next(iter(sorted(other.glob("audio/fold1/*.wav")))).unlink()
     train = f"train --seeds 1 --no-baseline --test-folds 1 --epochs 1 --real {urbansound8k_folder} --mix real,{other}"
     train += f" --out {tmp_path}/runs --quiet"
-    usk(train).refused(1, "1 of 54 clips", "skip bad clips")
+    usk(train).refused(1, "1 of 54 clips", "leave them out with --skip-bad")
     usk(f"{train} --skip-bad").done()
 
 

@@ -73,12 +73,20 @@ Case = tuple[list[object], int, list[str]]
 def rows_without_audio(world: World) -> Case:
     for file in sorted((world.urban / "audio" / "fold2").iterdir())[:5]:
         file.unlink()
-    return world.synth(), 1, ["5 of 54 clips in its metadata have no audio file", "skip bad clips"]
+    return (
+        world.synth(),
+        1,
+        ["5 of 54 clips in its metadata have no audio file", "leave them out with --skip-bad"],
+    )
 
 
 def zero_bytes(world: World) -> Case:
     world.clip().write_bytes(b"")
-    return world.tones_synth(), 1, ["1 of 24 clips cannot be used", "cut0.wav (empty file)", "skip bad clips"]
+    return (
+        world.tones_synth(),
+        1,
+        ["1 of 24 clips cannot be used", "cut0.wav (empty file)", "leave them out with --skip-bad"],
+    )
 
 
 def bad_clips_in_training(world: World) -> Case:
@@ -86,7 +94,7 @@ def bad_clips_in_training(world: World) -> Case:
     return (
         ["train", "--real", world.tones, "--out", world.out],
         1,
-        ["cut0.wav (empty file)", "skip bad clips"],
+        ["cut0.wav (empty file)", "leave them out with --skip-bad"],
     )
 
 

@@ -77,7 +77,7 @@ def test_metadata_rows_without_their_audio_are_counted_and_skipped_on_demand(
     for file in sorted(urbansound8k_folder.glob("audio/fold2/*.wav"))[:5]:
         file.unlink()
     text = fails("5 of 54 clips in its metadata have no audio file", urbansound8k_folder)
-    assert "skip bad clips" in text and "1200-1-0-0.wav" in text and "and 2 more" in text
+    assert "`skip_bad`" in text and "1200-1-0-0.wav" in text and "and 2 more" in text
     source = open_source(urbansound8k_folder, skip_bad=True)
     assert len(source) == len(decode_source(source)) == 49
     (note,) = source.notes
@@ -167,7 +167,7 @@ def test_names_that_are_not_utf8_are_named_and_skipped_on_demand(tone_folder: Pa
     except OSError:
         pytest.skip("a file system of names in UTF-8")
     text = fails("1 file named in other bytes than UTF-8: low/low0/caf\\xe9.wav", tone_folder)
-    assert "skip bad clips" in text
+    assert "`skip_bad`" in text
     source = open_source(tone_folder, skip_bad=True)
     assert len(decode_source(source)) == 23
     assert any(note.startswith("skipped 1 file named in other bytes than UTF-8: ") for note in source.notes)
@@ -526,7 +526,7 @@ def test_audio_that_cannot_be_used_is_counted_named_and_skipped_on_demand(
 ) -> None:
     make(tone_folder / "low" / "low0" / "cut0.wav")
     text = fails("1 of 24 clips cannot be used: low/low0/cut0.wav (", tone_folder)
-    assert "skip bad clips" in text and (reason is None or f"({reason}" in text), text
+    assert "`skip_bad`" in text and (reason is None or f"({reason}" in text), text
     decoded = decode_source(open_source(tone_folder), skip_bad=True)
     assert len(decoded) == len(decoded.source.clips) == len(decoded.source.audio) == 23
     assert "tones/low/low0/cut0.wav" not in {clip.clip_id for clip in decoded.source.clips}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 
 from usk.classify.config import FOLDS, ClipUse
 from usk.data.mix import Mix, TrainingRows, parse_mix, training_rows
-from usk.data.open import open_source
+from usk.data.open import SourceLike, open_source
 from usk.data.pinned import looks_like_hub_id
 from usk.data.source import Source
 from usk.data.splits import Split, fold_split, seed_9010_split
@@ -20,8 +19,6 @@ from usk.data.train_subset import SUBSET_NAME, subset_name, subset_split
 from usk.errors import LeakError, UsageError
 from usk.files import expanded
 from usk.manifest import MANIFEST_FILE
-
-SourceLike = Source | str | os.PathLike[str] | None
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,7 @@ class Sweep:
     left_out: list[str]
 
 
-def parse_mixes(texts: str | Sequence[str], synth: SourceLike, baseline: bool) -> list[Mix]:
+def parse_mixes(texts: str | Sequence[str], synth: SourceLike | None, baseline: bool) -> list[Mix]:
     """Return the distinct mixes. With `baseline`, the first is the real clips alone."""
     synth_location = synth.location if isinstance(synth, Source) else synth
     mixes = [parse_mix(text, synth_location) for text in ([texts] if isinstance(texts, str) else texts)]
@@ -74,7 +71,7 @@ class MixSources:
 
     @classmethod
     def open(
-        cls, real: Source, mixes: Sequence[Mix], synth: SourceLike, skip_bad: bool = False
+        cls, real: Source, mixes: Sequence[Mix], synth: SourceLike | None, skip_bad: bool = False
     ) -> MixSources:
         """Open the datasets that `mixes` name. Raises UsageError for one that is missing or named twice."""
         opened, subsets = {"real": real}, {}
@@ -160,7 +157,7 @@ class MixSources:
         return replace(mix, parts=tuple(parts))
 
 
-def subset_folder(location: SourceLike) -> Path | None:
+def subset_folder(location: SourceLike | None) -> Path | None:
     """Return the folder if `usk study` filled it with datasets named by train clips, fold and seed, else None."""
     if location is None or isinstance(location, Source):
         return None
@@ -171,7 +168,7 @@ def subset_folder(location: SourceLike) -> Path | None:
     return folder if any((path / MANIFEST_FILE).is_file() for path in subsets) else None
 
 
-def _open_named(name: str, synth: SourceLike, skip_bad: bool) -> Source:
+def _open_named(name: str, synth: SourceLike | None, skip_bad: bool) -> Source:
     if name != "synth":
         try:
             return open_source(name, skip_bad=skip_bad, field="mix")
@@ -187,9 +184,7 @@ def _open_named(name: str, synth: SourceLike, skip_bad: bool) -> Source:
         raise UsageError(
             "synth is not given", field="mix", hint="Name a synthetic dataset, or make one with `usk synth`."
         )
-    if isinstance(synth, Source):
-        return synth
-    if not expanded(synth).exists() and not looks_like_hub_id(str(synth)):
+    if not isinstance(synth, Source) and not expanded(synth).exists() and not looks_like_hub_id(str(synth)):
         raise UsageError("no such dataset", field="synth", value=synth, hint="Make one with `usk synth`.")
     return open_source(synth)
 

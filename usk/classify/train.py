@@ -34,7 +34,7 @@ from usk.classify.workers import RunTrainer, SharedTables, workers_for
 from usk.data.decode import DecodedSource, decode_source
 from usk.data.licenses import strictest_license
 from usk.data.mix import Mix, label_map
-from usk.data.source import Source
+from usk.data.open import SourceLike, open_source
 from usk.data.train_subset import parse_train_clips
 from usk.device import default_precision, resolve_device
 from usk.engine.engine import LOCAL, Job, Workers
@@ -63,10 +63,10 @@ class TrainResult:
 
 
 def train(
-    real: Source,
+    real: SourceLike,
     mixes: str | Sequence[str] = ("real",),
     *,
-    synth: Source | str | os.PathLike[str] | None = None,
+    synth: SourceLike | None = None,
     out: str | os.PathLike[str] = "runs",
     config: TrainConfig | None = None,
     reporter: Reporter | None = None,
@@ -76,7 +76,7 @@ def train(
     """Train `config.classifier` on every mix, split and seed, except runs that are already in `out`.
 
     Args:
-        real: the real clips, from which the validation and test parts are taken.
+        real: the real clips, or their location, from which the validation and test parts are taken.
         mixes: one or more, such as `real` and `real,synth`. A part of a mix can be the location of any source.
         synth: the source that `synth` means in a mix.
         part: the part of the runs that this process trains. Other processes can train other parts in the same folder.
@@ -90,6 +90,7 @@ def train(
     config, reporter = config or TrainConfig(), reporter or Reporter()
     config.check()
     require_engine(engine, part)
+    real = open_source(real, skip_bad=config.skip_bad)
     real.require_real("test clips must be real")
     recipe = preset(config.classifier)
     # Check all options and open all sources before any is decoded.

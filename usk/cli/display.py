@@ -51,7 +51,7 @@ def _print(console: Console, content: RenderableType, is_log: bool = False) -> N
 
 
 class Display(Reporter):
-    """The output of one command, and the `Reporter` of its stages. All progress bars share one live display.
+    """Prints notes and progress to standard error: `usk.train(..., reporter=usk.Display())`. It is the output of the commands, too.
 
     `quiet` hides notes and progress. `as_json` prints the result as JSON. `urls` maps local folders to the URLs that the user
     typed; output shows the URLs.

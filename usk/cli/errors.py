@@ -90,7 +90,10 @@ class Commands(TyperGroup):
             with parser_errors(lambda: " ".join(filter(None, ("usk", ctx.invoked_subcommand)))):
                 return super().invoke(ctx)
         except UskError as error:
-            error.label = option_name(error, self.commands.get(ctx.invoked_subcommand or ""))
+            command: Any = self.commands.get(ctx.invoked_subcommand or "")
+            error.label = option_name(error, command)
+            for parameter in command.params if command is not None else ():
+                error.hint = error.hint.replace(f"`{parameter.name}`", parameter.opts[0])
             raise
         except KeyboardInterrupt:
             raise InterruptedByUser(

@@ -55,6 +55,15 @@ class Clip(Provenance):
     duration_s: float = 0.0
     sound: str = ""
 
+    def __repr__(self) -> str:
+        """Return the fields that have values: a real clip shows no provenance."""
+        values = {
+            one.name: getattr(self, one.name)
+            for one in sorted(fields(self), key=lambda one: bool(one.kw_only))
+        }
+        shown = (f"{name}={value!r}" for name, value in values.items() if value or name in ("label", "fold"))
+        return f"Clip({', '.join(shown)})"
+
     @property
     def is_synthetic(self) -> bool:
         return bool(self.parents)

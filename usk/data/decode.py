@@ -179,7 +179,7 @@ def decode_source(
     kept = [row for row, clip in enumerate(found) if not clip.entry.problem]
     if problems and (not skip_bad or not kept):
         message = f"{source.location}: {len(problems)} of {len(source)} clips cannot be used: {abbreviate_list(problems)}"
-        raise SourceError(message, hint="Repair or remove them, or skip bad clips.")
+        raise SourceError(message, hint="Repair or remove them, or leave them out with `skip_bad`.")
     good, found = source.subset(kept), [found[row] for row in kept]
     clips = tuple(
         replace(clip, duration_s=len(decoded.samples) / sample_rate_hz, sound=decoded.entry.sound)

@@ -29,9 +29,12 @@ from usk.files import expanded, is_text
 from usk.manifest import MANIFEST_FILE
 from usk.text import abbreviate_list, pluralize
 
+SourceLike = Source | str | os.PathLike[str]
+"""A source, or its location."""
+
 
 def open_source(
-    location: str | os.PathLike[str],
+    location: SourceLike,
     *,
     skip_bad: bool = False,
     audio_column: str | None = None,
@@ -41,7 +44,7 @@ def open_source(
     field: str = "real",
     needs_label: bool = True,
 ) -> Source:
-    """Open a source of clips.
+    """Open a source of clips. A source that is open is returned as it is.
 
     Args:
         location: an UrbanSound8K folder as published, a folder with one sub-folder of audio files per class or with a table of
@@ -54,6 +57,8 @@ def open_source(
 
     Raise SourceError with a one-line message that names the fix.
     """
+    if isinstance(location, Source):
+        return location
     typed = os.fspath(location)
     if not typed.strip():
         raise SourceError("no source is named", field=field, hint=A_SOURCE)
@@ -148,7 +153,7 @@ def _unusable_notes(folder: AudioFolder, location: str, skip_bad: bool) -> list[
     ]
     if found and not skip_bad:
         message = f"{location}: {'; '.join(found)}"
-        raise SourceError(message, hint="Rename or restore them, or skip bad clips.")
+        raise SourceError(message, hint="Rename or restore them, or leave them out with `skip_bad`.")
     return [f"skipped {files}" for files in found]
 
 

@@ -34,16 +34,17 @@ class Source:
     revision: str  # twelve hex digits of the content, or a Hub commit
     cache_key: str
     class_names: tuple[str, ...]
-    clips: tuple[Clip, ...]
-    audio: tuple[AudioRef, ...]
+    clips: tuple[Clip, ...] = field(repr=False)
+    audio: tuple[AudioRef, ...] = field(repr=False)
     license: str = "unknown"
     notes: tuple[str, ...] = ()  # sentences for the user
     has_groups: bool = True  # whether the recordings are known
-    generator_trained_on: tuple[
-        TrainingClips, ...
-    ] = ()  # for a synthetic dataset: one for each training source
+    # For a synthetic dataset: one for each source that its generator was trained on.
+    generator_trained_on: tuple[TrainingClips, ...] = field(default=(), repr=False)
     # For a synthetic dataset: the training clips of each classifier filter, by `Clip.filter_folds`.
-    filters_trained_on: Mapping[tuple[int, ...], TrainingClips] = field(default_factory=dict, hash=False)
+    filters_trained_on: Mapping[tuple[int, ...], TrainingClips] = field(
+        default_factory=dict, hash=False, repr=False
+    )
     hub_id: str = ""  # user/name on the Hub; `revision` is then the commit
 
     def __len__(self) -> int:
@@ -154,7 +155,7 @@ def skip_missing_files(
         which = f"none of the {len(names)} clips in its metadata has its audio file"
     raise SourceError(
         f"{location}: {which} ({abbreviate_list(missing)}){describe_search(missing)}",
-        hint="Complete the download, or skip bad clips."
+        hint="Complete the download, or leave them out with `skip_bad`."
         if kept
         else "Correct the names, or download it again.",
     )

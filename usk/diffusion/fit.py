@@ -13,7 +13,7 @@ import torch
 
 from usk.audio.mel import MelSettings
 from usk.data.licenses import strictest_license
-from usk.data.source import Source
+from usk.data.open import SourceLike, open_source
 from usk.device import resolve_device
 from usk.diffusion.fit_config import FitConfig as FitConfig
 from usk.diffusion.loop import CHECKPOINT_FILE, TrainingLoop
@@ -55,7 +55,7 @@ class FitResult:
 
 
 def fit(
-    sources: Sequence[Source],
+    sources: SourceLike | Sequence[SourceLike],
     out: str | os.PathLike[str],
     config: FitConfig | None = None,
     *,
@@ -64,7 +64,7 @@ def fit(
     skip_bad: bool = False,
     reporter: Reporter | None = None,
 ) -> FitResult:
-    """Train a generator on the clips of `sources` outside `test_folds`, and write its pipeline folder.
+    """Train a generator on the clips of `sources` (sources, or their locations) outside `test_folds`, and write its pipeline folder.
 
     Recordings held out by `usk.data.splits.held_out_groups` only measure the validation loss, which chooses the step whose weights
     are kept, because long training memorizes few recordings. After an interruption, the same call continues from the last checkpoint.
@@ -75,12 +75,14 @@ def fit(
     with the checkpoint written.
     """
     config = (config or FitConfig()).resolved()
+    many = sources if isinstance(sources, Sequence) and not isinstance(sources, str) else [sources]
+    opened = [open_source(one, skip_bad=skip_bad) for one in many]
     if config.base is not None and mel is not None:
         raise UsageError("a base draws the images that it was trained on", field="mel")
     root = Path(out)
     require_own_folder(root, FIT_FILE)  # before an hour of decoding
     device, reporter = resolve_device(config.device), reporter or Reporter()
-    data = FitSources(sources, test_folds, skip_bad, reporter)
+    data = FitSources(opened, test_folds, skip_bad, reporter)
     data.check()
     work = lora_work(data, config, device, root) if config.lora else _mel_work(data, config, mel, device)
     with disk_errors(root):
@@ -99,7 +101,7 @@ def fit(
             reporter.warn(
                 "the generator hardly tells its classes apart yet: clips of the strategy sample would hurt. Train it longer"
             )
-        licenses, base_sources = [source.license for source in sources], []
+        licenses, base_sources = [source.license for source in opened], []
         if work.base is not None:
             licenses.append(work.base.license)
             base_sources = training_sources_of(work.base)

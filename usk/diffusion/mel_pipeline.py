@@ -47,13 +47,13 @@ LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue (ITU-R 601), as i
 class MelGenerator(Generator):
     """A diffusion model over mel images. Latents are [batch, channels, height, width]; width is time."""
 
-    unet: torch.nn.Module
-    vae: Any | None
-    schedule: NoiseSchedule
+    unet: torch.nn.Module = field(repr=False)
+    vae: Any | None = field(repr=False)
+    schedule: NoiseSchedule = field(repr=False)
     mel: MelSettings
     image_shape: tuple[int, int, int]  # channels, height, width of the latents of a whole image
     frame_multiple: int  # widths of crops in frames are multiples of this
-    encoder: Any | None = None  # of the audio that a conditional UNet attends to
+    encoder: Any | None = field(default=None, repr=False)  # of the audio that a conditional UNet attends to
     _converted: tuple[Any, Any] = field(
         default=(None, None), repr=False
     )  # a UNet, and its copy in `precision`

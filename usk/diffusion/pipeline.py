@@ -52,7 +52,7 @@ class GeneratorInfo:
     inverts: bool = True  # False for distilled models, which sample with fresh noise at every step
     conditioned_on_audio: bool = False  # needs the parents' audio
     mel: MelSettings | None = None  # for families that make mel images
-    trained_on: list[dict[str, Any]] = field(default_factory=list)
+    trained_on: list[dict[str, Any]] = field(default_factory=list, repr=False)
     license: str = UNKNOWN
     prompts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of each class, for an adapter
     class_effect: float | None = (

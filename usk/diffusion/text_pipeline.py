@@ -39,12 +39,14 @@ Embedding = dict[str, torch.Tensor]
 class TextGenerator(Generator):
     """A text-to-audio model. Latents are [batch, ...] with time along `time_axis`."""
 
-    pipeline: Any  # of diffusers
-    network: Any  # the component that denoises
+    pipeline: Any = field(repr=False)  # of diffusers
+    network: Any = field(repr=False)  # the component that denoises
     hop_samples: int  # samples of audio in one step of the latents along time
     negative_prompt: str = ""
-    embeddings: dict[tuple[str, int], Embedding] = field(default_factory=dict)
-    encoded: dict[str, Any] = field(default_factory=dict)  # the text encoders' output for each prompt
+    embeddings: dict[tuple[str, int], Embedding] = field(default_factory=dict, repr=False)
+    encoded: dict[str, Any] = field(
+        default_factory=dict, repr=False
+    )  # the text encoders' output for each prompt
     expected: frozenset[tuple[str, int]] = frozenset()  # prompts and lengths to come
     # Reads the pipeline again, given the components that are still loaded
     reread: Callable[[dict[str, Any]], Any] | None = None

@@ -26,6 +26,7 @@ from usk.text import visible
 
 if TYPE_CHECKING:
     from usk.audit.audit import Audit
+    from usk.data.open import SourceLike
     from usk.data.source import Source
     from usk.report.gallery import Gallery
     from usk.report.view import View
@@ -64,13 +65,13 @@ def report(
     out: str | Path = "report.html",
     config: ReportConfig = ReportConfig(),
     *,
-    real: Source | None = None,
+    real: SourceLike | None = None,
     reporter: Reporter | None = None,
 ) -> ReportResult:
     """Write a report page, and its assets if `config.split` is set.
 
     Args:
-        real: the clips that `config.synth` was made from. Without them parents have no sound, and there is no audit.
+        real: the clips that `config.synth` was made from, or their location. Without them parents have no sound, and there is no audit.
 
     Raise UsageError if the page cannot be written, and SourceError if the runs or the dataset cannot be shown.
     """
@@ -82,6 +83,7 @@ def report(
     file = Path(out)
     _check_arguments(file, config)
     reporter = reporter or Reporter()
+    source = None if real is None else open_source(real)
     all_details = compare_in_detail(config.runs, config.baseline) if config.runs is not None else []
     # The comparisons of best augmentations come first.
     all_details.sort(key=lambda details: not details.comparison.choices)
@@ -98,7 +100,7 @@ def report(
         budget = None if config.split else BUDGET_BYTES - _reserved_bytes(drawings)
         gallery = build_gallery(
             synthetic,
-            real,
+            source,
             magma,
             rejected=rejected_source(expanded(synthetic.location)),
             all_details=all_details,
@@ -106,11 +108,11 @@ def report(
             embedded=not config.split,
             reporter=reporter,
         )
-        audit = _audit(synthetic, real, config, reporter)
+        audit = _audit(synthetic, source, config, reporter)
     assets = file.with_name(f"{file.stem}{ASSETS_SUFFIX}") if config.split else None
     view = build_view(sections, all_details, gallery, audit, manifest)
     copies = frozenset(() if audit is None else audit.near_copies)
-    page = _render_page(view, drawings, gallery, copies, None if real is None else real.name, assets)
+    page = _render_page(view, drawings, gallery, copies, None if source is None else source.name, assets)
     return ReportResult(
         file=file,
         n_bytes=_write_files(file, page, assets, gallery),

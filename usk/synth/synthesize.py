@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from usk.data.source import Source
+from usk.data.open import SourceLike, open_source
 from usk.device import resolve_device, threads_of_torch, visible_devices
 from usk.diffusion.generator import Generator
 from usk.engine.engine import LOCAL, Job, RunUnit, Workers
@@ -45,18 +45,18 @@ class SynthResult:
     """The dataset that was made, or the part of it."""
 
     folder: Path
-    plan: Plan  # of the clips in the dataset
-    manifest: Manifest
+    plan: Plan = field(repr=False)  # of the clips in the dataset
+    manifest: Manifest = field(repr=False)
     n_made: int = 0  # clips made in this call; the others were there already
     elapsed_s: float = 0.0
     notes: tuple[str, ...] = ()
     rejected: Plan | None = None  # of the clips that the classifier filter rejected
-    filter_scores: dict[str, float] = field(default_factory=dict)  # of all clips, by id
+    filter_scores: dict[str, float] = field(default_factory=dict, repr=False)  # of all clips, by id
     missing: str = ""  # the units of other parts that are missing, if the dataset is not finished
 
 
 def synthesize(
-    source: Source,
+    source: SourceLike,
     out: str | os.PathLike[str] = "synth",
     config: SynthConfig | None = None,
     *,
@@ -68,7 +68,7 @@ def synthesize(
     workers: int | None = None,
     engine: str = LOCAL,
 ) -> SynthResult:
-    """Make a Hugging Face dataset of synthetic clips, each from one or two clips of `source`.
+    """Make a Hugging Face dataset of synthetic clips, each from one or two clips of `source` (a source, or its location).
 
     After an interruption, the same call continues the work, and ends with the same rows.
 
@@ -82,6 +82,7 @@ def synthesize(
     """
     config, reporter = config or SynthConfig(), reporter or Reporter()
     require_engine(engine, part)
+    source = open_source(source, skip_bad=config.skip_bad)
     prepared = prepare(source, config, model=model, device=device, reporter=reporter, arguments=arguments)
     for note in prepared.notes:
         reporter.warn(note)
