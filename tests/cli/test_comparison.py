@@ -44,3 +44,16 @@ def test_the_next_command_leaves_out_what_is_the_default(
         write_run(tmp_path, mix, epochs=epochs, steps=16 * epochs, augment=augment)
     (line,) = next_command(compare_runs(tmp_path)[0], "runs")
     assert line.endswith(f": usk train --mix real,synth --test-folds 1 --seeds 6{options}")
+
+
+def test_the_next_command_trains_the_named_baseline_and_one_use(tmp_path: Path) -> None:
+    for mix in ("real", "real,waveform", "real,synth", "real,synth (balanced)"):
+        use = {"real_share": 0.5} if "balanced" in mix else {}
+        write_run(tmp_path, mix, epochs=225, steps=3_600, augment="strong", **use)
+    for baseline, mixes in (
+        ("real,waveform", "real,waveform --mix real,synth"),
+        (None, "real,waveform --mix real,synth"),
+        ("real,synth (balanced)", "real,synth --test-folds 1 --seeds 7 --use balanced"),
+    ):
+        (line,) = next_command(compare_runs(tmp_path, baseline)[0], "runs")
+        assert f": usk train --mix {mixes}" in line and "(balanced)" not in line

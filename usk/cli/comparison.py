@@ -12,6 +12,7 @@ from usk.classify.config import DEFAULT_CLASSIFIER, DEFAULT_USE, FOLDS, RECIPES,
 from usk.cli.display import escape
 from usk.evaluate.compare import Comparison
 from usk.evaluate.next_step import next_step
+from usk.evaluate.pairing import DEFAULT_BASELINE
 from usk.evaluate.tables import comparison_tables
 from usk.text import about
 
@@ -31,13 +32,19 @@ def next_command(comparison: Comparison, folder: str) -> list[str]:
     step = next_step(comparison)
     if step is None:
         return []
-    runs = [run for mix in step.mixes for run in comparison.by_mix[mix]]
-    run = runs[0]
-    use = ClipUse(run.real_share, run.synthetic_weight, run.real_last)
+    firsts = [
+        comparison.by_mix[mix][0] for mix in (comparison.baseline, *step.mixes) if mix != DEFAULT_BASELINE
+    ]
+    uses = [ClipUse(run.real_share, run.synthetic_weight, run.real_last) for run in firsts]
+    run, use = firsts[0], uses[0]
     if " " in use.name:  # the library's own, which no option names
         return []
+    # One command trains one use. It trains the default baseline, too.
     suffix = use.add_to("")
-    mixes = [mix.removesuffix(suffix) for mix in step.mixes if mix.endswith(suffix)]
+    mixes = [
+        one.mix.removesuffix(suffix) for one, its_use in zip(firsts, uses, strict=True) if its_use == use
+    ]
+    runs = [run for mix in step.mixes for run in comparison.by_mix[mix]]
     epochs, batch, learning_rate, *_, augment, min_steps = RECIPES.get(run.classifier, (0, 0, 0.0, "", 0))
     usual_length = all(
         (one.epochs, one.steps) == training_length(one.n_real, one.batch, (epochs, min_steps), None)
