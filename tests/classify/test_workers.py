@@ -180,9 +180,9 @@ def test_parts_train_every_run_once_and_alike_whatever_threads_torch_has(
     out = tmp_path / "out"
     last = train(bands, out=out, config=config, part=Part(3, 3))
     assert (len(last.runs), last.fresh) == (1, (True,))
-    assert last.missing == "4 of 5 runs are missing, of parts 1, 2 of 3"
+    assert last.missing == "4 of 5 runs are missing, of part 1, 2 of 3"
     first = train(bands, out=out, config=config, part=Part(1, 3))
-    assert (len(first.runs), first.missing) == (3, "2 of 5 runs are missing, of parts 2 of 3")
+    assert (len(first.runs), first.missing) == (3, "2 of 5 runs are missing, of part 2 of 3")
     assert sorted(first.fresh) == [False, True, True]
     assert train(bands, out=out, config=config, part=Part(2, 3)).missing == ""
     assert results(out) == results(tmp_path / "once")

@@ -144,6 +144,9 @@ def test_synth_train_and_eval_chain_in_json(
     run = usk("info", runs[0]["folder"], "--json").value
     assert run["mix"] == "real"
     assert run["accuracy"] == pytest.approx(runs[0]["accuracy"], abs=1e-4)
+    usk("info", tmp_path / "runs").refused(2, "holds 4 runs", f"usk eval {tmp_path}/runs")
+    page = usk("report", tmp_path / "runs", "--out", tmp_path / "page.html").done()
+    assert "no clips to play" in page.err and page.out.splitlines()[0] == "report"
 
 
 def test_synth_and_train_in_tables(
@@ -156,7 +159,11 @@ def test_synth_and_train_in_tables(
     assert "9 made now" in made.out
     assert "solver second-order" not in made.err
     next_command = f"Next: usk train --mix real,synth --real {urbansound8k_folder} --synth {tmp_path}/synth"
-    assert next_command in " ".join(made.out.split())
+    assert made.out.splitlines()[-1] == next_command, "not broken into lines"
+    again = usk(synth_of).done().out
+    assert again.splitlines()[-2:] == ["all were there", made.out.splitlines()[-1]]
+    drawn = f"synth --real {urbansound8k_folder} --strategy waveform --per-class 1 --test-folds 2 --out {tmp_path}/two"
+    assert usk(drawn).done().out.splitlines()[-1].endswith(f"--synth {tmp_path}/two --test-folds 2")
     assert "\n\n" not in made.err, "a log has no empty lines where progress bars would be"
     command = f"train --epochs 1 --seeds 1 --test-folds 1 --real {urbansound8k_folder} --out {tmp_path}/runs"
     first, again = usk(command).done(), usk(command).done()
@@ -307,7 +314,11 @@ def test_a_generator_fitted_here_makes_clips_and_knows_what_it_was_trained_on(
     usk(
         f"train --real {tone_folder} --synth {tmp_path}/synth --mix real,synth --epochs 1 --quiet --out {tmp_path}/runs"
     ).refused(1, "its generator was trained on")
-    assert usk(f"{fit} --out {tmp_path}/gen --steps 2 --quiet").code == 2
+    clip = next(tone_folder.rglob("*.wav"))
+    content = clip.read_bytes()
+    clip.write_bytes(b"")  # is not read
+    usk(f"{fit} --out {tmp_path}/gen --steps 2 --quiet").refused(2, "holds a finished generator")
+    clip.write_bytes(content)
     named = usk(fit, "--steps", 1, "--from", tmp_path / "gen", "--out", tmp_path / "a generator").done()
     text = re.sub(r"\s+", " ", named.out)
     assert f"Next: usk synth --model '{tmp_path}/a generator' --real {tone_folder}" in text
@@ -330,7 +341,7 @@ def test_the_embedded_generator_is_the_default_on_a_cpu_and_says_what_it_was_tra
     assert value["sample rate Hz"] == 22_050
     assert value["license"] == "CC BY-NC 3.0"
     trained_on = " ".join(value["trained on"])
-    assert "urbansound8k folds [1, 3]" in trained_on and "demo" in trained_on
+    assert "urbansound8k folds 1, 3 (" in trained_on and "demo" in trained_on
     assert sum(file.stat().st_size for file in EMBEDDED.parent.rglob("*") if file.is_file()) <= 24_000_000
 
 

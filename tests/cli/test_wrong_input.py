@@ -233,7 +233,7 @@ WORDS: list[tuple[int, str, list[str]]] = [
     (2, "fit --real {urban} --out {out} --test-folds 99", ["--test-folds 99", "1, 2, 3"]),
     (2, "fit --real {tones} --out {out} --device cuda", ["--device cuda"]),
     (1, "eval {root}/none", ["no runs under", "usk train"]),
-    (1, "audit nowhere --real {urban}", ["DATASET nowhere: no such folder"]),
+    (1, "audit nowhere --real {urban}", ["DATASET nowhere: no such folder. Make it with `usk synth`"]),
     (1, "report --synth nowhere --real {urban}", ["--synth nowhere: no such folder"]),
     (2, "report nowhere", ["RUNS nowhere: no such folder", "usk train"]),
     (1, "info ''", ["no source is named"]),
@@ -247,7 +247,7 @@ WORDS: list[tuple[int, str, list[str]]] = [
     (2, "SYNTH --classes", ["'--classes' requires", "see usk synth --help"]),
     (2, "push {tones}", ["missing argument 'USER/NAME'", "see usk push --help"]),
     (2, "eval runs more", ["(more)", "see usk eval --help"]),
-    (2, "evaluate", ["no such command 'evaluate'", "see usk --help"]),
+    (2, "studdy", ["no such command 'studdy'. Did you mean 'study'? see usk --help"]),
     (2, "--loud eval", ["--loud", "see usk --help"]),
 ]
 

@@ -148,10 +148,10 @@ def test_clips_beside_recording_folders_are_counted(tone_folder: Path) -> None:
     for moved, said, has_groups in (
         (
             files[:3],
-            "3 of 8 clips in low lie in no folder of a recording: each counts as its own (put the",
+            "3 of 24 clips lie in no folder of a recording (some of low), so each clip counts as its own: if",
             True,
         ),
-        (files[3:], "no recordings are named in low, so each clip counts", False),
+        (files[3:], "8 of 24 clips lie in no folder of a recording (all of low), so each", False),
     ):
         for file in moved:
             file.rename(tone_folder / "low" / f"{file.parent.name}-{file.name}")

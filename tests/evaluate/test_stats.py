@@ -151,6 +151,8 @@ def test_one_recording_gives_no_interval_and_missing_clips_raise() -> None:
     result = paired_bootstrap([Pair("fold1", 0, np.array(["a"] * 3), ~right, right)])
     assert result.difference_points == pytest.approx(100 / 3)
     assert result.low_points is None and result.high_points is None
+    few = paired_bootstrap([Pair("fold1", 0, np.array(["a", "a", "b"]), ~right, right)])
+    assert (few.low_points, few.high_points) == (-100, 100), "accuracies differ by 100 points at most"
     empty = Pair("fold1", 0, np.array([], dtype=str), np.array([], bool), np.array([], bool))
     for pairs in ([], [empty]):
         with pytest.raises(ValueError):

@@ -212,7 +212,7 @@ def test_kept_and_rejected_clips_lie_apart_with_their_scores(
     assert "kept 15, rejected 15" in card and "the best 50 % of each class were kept" in card
     assert not (synth / ".work").exists()
     shown = usk(*arguments, "--out", synth)
-    assert "classifier filter: 15 kept (mean score " in shown.out and "0 made now" in shown.out
+    assert "classifier filter: 15 kept (mean score " in shown.out and "all were there" in shown.out
 
     made = open_source(synth)
     assert [clip.clip_id for clip in made.clips] == [row["clip_id"] for row in kept]

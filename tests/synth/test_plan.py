@@ -159,7 +159,7 @@ def test_across_folds_pairs_of_one_fold_keep_it() -> None:
 def test_a_fold_with_one_recording_is_left_out_and_named() -> None:
     plan = draw_plan([*even_pool(3, 1), Clip("d", 0, "h", 2)], NAMES, 4)
     assert plan.counts() == {"drill": {1: 4}}
-    assert plan.notes[0] == "drill: fold 2 has fewer than 2 recordings to draw from and gives no clips"
+    assert plan.notes[0] == "drill: no clips come from fold 2, with fewer than 2 recordings to draw from"
 
 
 @pytest.mark.parametrize(

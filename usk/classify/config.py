@@ -81,7 +81,7 @@ MAX_COUNT = 10_000  # largest number of seeds, and of worker processes
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """What to train and how. None (or `auto`) takes the classifier preset's value."""
+    """What to train and how: the help of `usk train` explains the fields. None (or `auto`) takes the classifier preset's value."""
 
     classifier: str = DEFAULT_CLASSIFIER
     protocol: str = FOLDS  # or seed-9010: the published random split, which gives optimistic scores

@@ -248,7 +248,7 @@ class _Trainer:
             return ""
         numbers = sorted({part_number(index, self.part.of) for index in missing})
         parts = abbreviate_list([str(number) for number in numbers])
-        return f"{len(missing)} of {len(self.planned)} runs are missing, of parts {parts} of {self.part.of}"
+        return f"{len(missing)} of {len(self.planned)} runs are missing, of part {parts} of {self.part.of}"
 
     def run(self, workers: Workers, reporter: Reporter) -> list[RunRecord]:
         """Train the runs of this part. Return all runs in `out`."""

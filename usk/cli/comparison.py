@@ -66,5 +66,5 @@ def next_command(comparison: Comparison, folder: str) -> list[str]:
     given = [("--mix", mix) for mix in mixes]
     given += [(name, str(value)) for name, (value, usual) in options.items() if value != usual]
     command = shlex.join(["usk", "train", *chain(*given)])
-    sources = "--real and --synth" if any("synth" in mix for mix in mixes) else "--real"
-    return [f"Next, with the same {sources} ({about(step.train_s)}): {escape(command)}"]
+    reading = "--real, --synth" if any("synth" in mix for mix in mixes) else "--real"
+    return [f"Next, with {reading} and --skip-bad as before ({about(step.train_s)}): {escape(command)}"]

@@ -260,11 +260,9 @@ def plan_table(counts: Mapping[str, Mapping[int, int]], title: str) -> tables.Ta
     return table
 
 
-def _new_table(title: str, **options: Any) -> Table:
+def _new_table(**options: Any) -> Table:
     """Create a rich table without lines between columns, so that most tables fit into 80 columns."""
     return Table(
-        title=title,
-        title_justify="left",
         box=SIMPLE_HEAD,
         show_edge=False,
         pad_edge=False,
@@ -323,7 +321,7 @@ def rich_table(table: tables.Table, width: int) -> Group:
     missing = [f"No room for {', '.join(left_out)}: widen the terminal, or use --json."] if left_out else []
     drawn = []
     for part in _split(fitting, table.n_repeated, widths, width):
-        drawn.append(_new_table(title=""))
+        drawn.append(_new_table())
         for index in part:
             numeric = table.columns[index].numeric
             is_name = widths[index] <= LONG_NAME and not any(" " in row[index] for row in table.rows)
@@ -365,11 +363,11 @@ def _split(columns: Sequence[int], n_repeated: int, widths: Sequence[int], width
     return parts
 
 
-def facts_table(title: str, facts: Mapping[str, Any]) -> Table:
+def facts_table(title: str, facts: Mapping[str, Any]) -> Group:
     """Return a table of names and values."""
-    table = _new_table(title=escape(title), show_header=False)
+    table = _new_table(show_header=False)
     table.add_column("name", style="bold")
     table.add_column("value", overflow="fold")
     for name, value in facts.items():
         table.add_row(escape(name), escape(_format_value(value)))
-    return table
+    return Group(f"[italic]{escape(title)}[/italic]", table)

@@ -56,7 +56,8 @@ def parser_errors(command: Callable[[], str]) -> Iterator[None]:
         problem = error.format_message().rstrip(".")
         dashed = next((word for word in sys.argv[1:] if word.startswith("-") and Path(word).exists()), None)
         hint = f"write ./{dashed} for the file of that name" if dashed else f"see {command()} --help"
-        raise UsageError(f"{problem[:1].lower()}{problem[1:]}; {hint}") from error
+        end = "" if problem.endswith("?") else ";"
+        raise UsageError(f"{problem[:1].lower()}{problem[1:]}{end} {hint}") from error
 
 
 COMMON_FLAGS = ("--json", "--quiet", "-q", "--verbose")

@@ -66,7 +66,7 @@ def command(
     columns: ColumnsOption = None,
 ) -> None:
     """Train a generator and write its pipeline folder. Run it again after an interruption and it goes on."""
-    reading = ReadOptions.parse(columns, skip_bad)
+    display, reading = display_for(ctx), ReadOptions.parse(columns, skip_bad)
     from usk.diffusion.fit_config import FitConfig
 
     config = FitConfig(
@@ -87,15 +87,14 @@ def command(
     from usk.diffusion.card import write_generator_card
     from usk.diffusion.fit import fit
 
-    display = display_for(ctx)
     for source in sources:
         for note in source.notes:
             display.warn(note)
     result = fit(sources, out, config, test_folds=held_out, skip_bad=reading.skip_bad, reporter=display)
     write_generator_card(result.folder)
-    _show(
-        display, result, len(sources), (f" --real {shell_quoted(real[0])}" if real else "") + reading.as_text
-    )
+    values = {"--real": real[0] if real else None, "--test-folds": test_folds}
+    options = "".join(f" {name} {shell_quoted(value)}" for name, value in values.items() if value)
+    _show(display, result, len(sources), options + reading.as_text)
 
 
 def _show(display: Any, result: Any, n_sources: int, options: str) -> None:
@@ -118,4 +117,8 @@ def _show(display: Any, result: Any, n_sources: int, options: str) -> None:
         **best,
     }
     next_step = f"Next: usk synth --model {shell_quoted(str(result.folder))}{options}"
-    display.result(facts, facts_table("generator", facts), next_step)
+    names = {"held out": "validation recordings", "step": "step of the weights", "elapsed_s": "seconds"}
+    shown = {
+        names.get(name, name.replace("_", " ")): value for name, value in facts.items() if value is not None
+    }
+    display.result(facts, facts_table("generator", shown), next_step)

@@ -12,7 +12,8 @@ import typer
 
 from usk import tables
 from usk.cli.options import ColumnsOption, ReadOptions, display_for
-from usk.text import pluralize
+from usk.errors import UsageError
+from usk.text import abbreviate_list, pluralize
 
 if TYPE_CHECKING:
     from usk.data.source import Source
@@ -60,6 +61,9 @@ def _kind_of(what: str) -> tuple[str, Path | None]:
         return "generator", None
     if any((path / name).is_file() for name in (RUN_FILE, "model.safetensors")):
         return "run", path
+    if runs := sorted(child.name for child in path.glob("*") if (child / RUN_FILE).is_file()):
+        hint = f"Compare them with `usk eval {what}`, or name one of them: {abbreviate_list(runs)}."
+        raise UsageError(f"{what} holds {pluralize(len(runs), 'run')}", hint=hint)
     return _kind_on_hub(what) if not path.exists() and looks_like_hub_id(what) else ("source", None)
 
 
@@ -155,7 +159,7 @@ def _describe_generator(model: str) -> dict[str, Any]:
         "conditioned on": "prompts" if generator.takes_prompts else list(generator.class_names) or "nothing",
         "trained on": [
             part.get("note")
-            or f"{part['source']} folds {part['folds']} ({pluralize(len(part['groups']), 'recording')})"
+            or f"{part['source']} folds {', '.join(map(str, part['folds']))} ({pluralize(len(part['groups']), 'recording')})"
             for part in generator.trained_on
         ],
         "license": generator.license,

@@ -80,6 +80,9 @@ def _default_dataset(display: Display, has_runs: bool) -> str | None:
     from usk.errors import UskError
 
     if not Path("synth").is_dir():
+        display.warn(
+            "the page has no clips to play: ./synth is not there, and --synth names no other dataset"
+        )
         return None
     try:
         open_source("synth", field="synth")

@@ -141,7 +141,7 @@ def command(
     job: dict[str, Any] = {"model": model, "device": device, "part": job_part, "workers": workers}
     job |= {"engine": engine, "arguments": _clip_arguments(sys.argv[1:])}
     result = synthesize(source, out, config, reporter=display, **job)
-    _show_result(display, result, _train_options(real, out, reading))
+    _show_result(display, result, _train_options(real, out, test_folds, reading))
 
 
 def _share_or_model(filter: str | None) -> float | str | None:
@@ -181,7 +181,10 @@ def _show_result(display: Display, result: SynthResult, train_options: str) -> N
         ]
     render = result.manifest.render
     settings = {**render, "precision": result.manifest.precision} if "precision" in render else render
-    each_s = result.elapsed_s / result.n_made if result.n_made else 0.0
+    made = "all were there"
+    if result.n_made:
+        each_s = result.elapsed_s / result.n_made
+        made = f"{result.n_made} made now in {result.elapsed_s:.0f} s ({each_s:.2f} s a clip)"
     next_step = f"Next: usk train --mix real,synth{train_options}"
     if result.missing:
         next_step = f"{result.missing}: the last part finishes the dataset"
@@ -203,7 +206,8 @@ def _show_result(display: Display, result: SynthResult, train_options: str) -> N
             f"{pluralize(len(result.plan), 'clip')} {'planned ' if result.missing else ''}in {result.folder}",
         ),
         *filter_lines,
-        f"{result.n_made} made now in {result.elapsed_s:.0f} s ({each_s:.2f} s a clip). {next_step}",
+        made,
+        next_step,
     )
 
 
@@ -224,8 +228,8 @@ def _clip_arguments(arguments: Sequence[str]) -> list[str]:
     return kept
 
 
-def _train_options(real: str | None, out: str, reading: ReadOptions) -> str:
-    """Return the options with which `usk train` reads the same real clips, and the dataset in `out`."""
-    values = {"--real": real, "--synth": out if out != "synth" else None}
+def _train_options(real: str | None, out: str, test_folds: str | None, reading: ReadOptions) -> str:
+    """Return the options with which `usk train` reads the same real clips and the dataset in `out`, and tests the same folds."""
+    values = {"--real": real, "--synth": out if out != "synth" else None, "--test-folds": test_folds}
     options = (f" {name} {shell_quoted(value)}" for name, value in values.items() if value is not None)
     return "".join(options) + reading.as_text

@@ -154,14 +154,13 @@ def _recording_notes(
     unknown = [name for name in classes if n_alone[name] == n_clips[name]]
     mixed = [name for name in classes if 0 < n_alone[name] < n_clips[name]]
     n_mixed = sum(n_alone[name] for name in mixed)
-    if unknown:
-        where = "" if len(unknown) == len(classes) else f" in {abbreviate_list(unknown)}"
-        notes.append(no_groups_note(RECORDING_FIX, where))
-    if mixed:
-        notes.append(
-            f"{n_mixed} of {sum(n_clips[name] for name in mixed)} clips in {abbreviate_list(mixed)} lie in no folder "
-            f"of a recording: each counts as its own ({RECORDING_FIX})"
-        )
+    if len(unknown) == len(classes):
+        notes.append(no_groups_note(RECORDING_FIX))
+    elif n_alone:
+        which = zip(("all of", "some of"), (unknown, mixed), strict=True)
+        where = ", ".join(f"{share} {abbreviate_list(names)}" for share, names in which if names)
+        alone = f"{n_alone.total()} of {len(files)} clips lie in no folder of a recording ({where})"
+        notes.append(no_groups_note(RECORDING_FIX, alone))
     folders_of = [{_recording_folder(file) for file in files if file.parts[0] == name} for name in classes]
     if len(classes) > 1 and len(folders_of[0]) > 1 and all(each == folders_of[0] for each in folders_of):
         notes.append(

@@ -78,7 +78,8 @@ def open_source(
     elif looks_like_hub_id(typed):
         source = open_hub(typed, columns, field)
     else:
-        raise SourceError("no such folder", field=field, value=typed, hint=A_SOURCE)
+        hint = "Make it with `usk synth`, or name another." if field in ("dataset", "synth") else A_SOURCE
+        raise SourceError("no such folder", field=field, value=typed, hint=hint)
     if not source.clips:
         raise SourceError(f"{typed} holds no clips")
     if similar := _similar_names(source.class_names):

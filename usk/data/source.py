@@ -161,8 +161,8 @@ def skip_missing_files(
     )
 
 
-def no_groups_note(fix: str, where: str = "") -> str:
+def no_groups_note(fix: str, problem: str = "no recordings are named") -> str:
     return (
-        f"no recordings are named{where}, so each clip counts as its own: if several were cut from one recording, "
+        f"{problem}, so each clip counts as its own: if several were cut from one recording, "
         f"test scores will be too high ({fix})"
     )

@@ -81,6 +81,7 @@ def fit(
         raise UsageError("a base draws the images that it was trained on", field="mel")
     root = Path(out)
     require_own_folder(root, FIT_FILE)  # before an hour of decoding
+    _require_unfinished(root)
     device, reporter = resolve_device(config.device), reporter or Reporter()
     data = FitSources(opened, test_folds, skip_bad, reporter)
     data.check()
@@ -159,8 +160,13 @@ def _claim(root: Path, settings: dict[str, Any]) -> None:
         names = ", ".join(differing).replace("_", " ")
         why = f"holds a generator fitted with other settings or clips (different {names})"
         raise UsageError(why, field="out", value=root, hint=choose)
+    _require_unfinished(root)  # by another process meanwhile
+
+
+def _require_unfinished(root: Path) -> None:
     if is_pipeline(root):
-        raise UsageError("holds a finished generator", field="out", value=root, hint=choose)
+        hint = "Make clips with it, or choose a new folder."
+        raise UsageError("holds a finished generator", field="out", value=root, hint=hint)
 
 
 def differing_settings(root: Path, config: FitConfig, test_folds: Sequence[int]) -> list[str]:

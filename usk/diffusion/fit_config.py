@@ -12,7 +12,7 @@ BASE_LEARNING_RATE = 1e-4  # lower, so that a trained network keeps what it has 
 
 @dataclass(frozen=True)
 class FitConfig:
-    """How a generator is trained. The default size of the network can be trained on a laptop.
+    """How a generator is trained: the help of `usk fit` explains most fields. The default network can be trained on a laptop.
 
     With `base`, the settings of networks and noise are the base's, and the values here have no effect.
     """

@@ -195,9 +195,9 @@ def _draw_deviations(grid: _Grid, n_resamples: int, rng: np.random.Generator) ->
 
 
 def _summarize(means: np.ndarray, confidence: float) -> tuple[float, float, float]:
-    """Return the bounds of resampled means [resamples], and the p value of 0."""
+    """Return the bounds of resampled means [resamples], at most 100 percentage points from 0, and the p value of 0."""
     tail = 50 * (1 - confidence)
-    low, high = (float(bound) for bound in np.nanpercentile(means, (tail, 100 - tail)))
+    low, high = np.clip(np.nanpercentile(means, (tail, 100 - tail)), -100, 100).tolist()
     beyond = min(int(np.sum(means <= 0)), int(np.sum(means >= 0)))
     return low, high, min(1.0, 2 * (beyond + 1) / (len(means) + 1))
 

@@ -152,7 +152,7 @@ def _notes_on(drawn: Sequence[_DrawnClass], per_class: int, n_parents: int) -> I
     for one in drawn:
         if one.skipped_folds:
             yield (
-                f"{one.name}: fold {', '.join(map(str, one.skipped_folds))} has fewer than {_recordings(n_parents)} to draw from and gives no clips"
+                f"{one.name}: no clips come from fold {', '.join(map(str, one.skipped_folds))}, with fewer than {_recordings(n_parents)} to draw from"
             )
     if mixed := [one.name for one in drawn if one.mixes_folds]:
         yield (

@@ -255,4 +255,7 @@ def dry_run(
         prepared = prepare(source, config, model=name, device=device, reporter=reporter)
         return prepared.plan, prepared.notes
     _, plan = plan_for(decode(source, config, reporter=reporter), config)
-    return plan, plan.notes
+    return plan, (
+        *plan.notes,
+        f"{name} is not loaded for this: which classes it knows is said when clips are made",
+    )

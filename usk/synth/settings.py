@@ -36,9 +36,9 @@ def _require(holds: bool, message: str, name: str, value: object) -> None:
 
 @dataclass(frozen=True)
 class RenderConfig:
-    """How parents are inverted, mixed and decoded. `render_config` fills it from a preset.
+    """How parents are inverted, mixed and decoded: the help of `usk synth` explains most fields. `render_config` fills it from a preset.
 
-    An option of `usk synth` is a field here and a parameter in `usk.cli.synth`. The manifest and studies take all fields.
+    An option of `usk synth` is also a parameter in `usk.cli.synth`. The manifest and studies take all fields.
     """
 
     strategy: str = DEFAULT_STRATEGY
@@ -176,7 +176,10 @@ def _require_unset(chosen: dict[str, Any], settings: tuple[str, ...], reason: st
 
 @dataclass(frozen=True)
 class SynthConfig:
-    """What to make: `per_class` clips of each class. With a classifier filter, more are made and `per_class` are kept."""
+    """What to make: `per_class` clips of each class. The help of `usk synth` explains the fields.
+
+    With a classifier filter, more are made and `per_class` are kept.
+    """
 
     per_class: int = 100
     alpha: str = "0.5"  # see `Alpha.parse`
