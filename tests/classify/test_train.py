@@ -24,9 +24,8 @@ from tests.classify.conftest import TINY
 from tests.watched import Watched
 from usk.audio.features import features_of
 from usk.classify import recipe, registry
-from usk.classify.config import USES, ClipUse, TrainConfig
+from usk.classify.config import USES, ClipUse, TrainConfig, training_length
 from usk.classify.networks import Standardized
-from usk.classify.recipe import training_length
 from usk.classify.run_folder import remove_leftovers
 from usk.classify.train import TrainResult, train
 from usk.data.decode import decode_source

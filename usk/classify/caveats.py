@@ -60,18 +60,14 @@ def trained_beyond_the_subset(runs: Sequence[PlannedRun], sources: dict[str, Sou
         train_recordings = {real.clips[row].group for row in run.split.train.tolist()}
         for name, rows in run.rows.parts:
             source = sources[name]
-            if recordings_of(source.generator_trained_on, real) - train_recordings:
-                notes.append(_trained_on_more("generator"))
             filters = {source.clips[row].filter_folds for row in rows.tolist()}
-            trained = [part for folds, part in source.filters_trained_on.items() if folds in filters]
-            if recordings_of(trained, real) - train_recordings:
-                notes.append(_trained_on_more("filter"))
+            of_filters = [part for folds, part in source.filters_trained_on.items() if folds in filters]
+            notes += [  # without names and folds, so that `usk eval` shows them only once
+                f"the {model} was trained on more recordings than the train clips (none that validates or tests): the classifier is trained on few clips, the {model} is not"
+                for model, trained in (("generator", source.generator_trained_on), ("filter", of_filters))
+                if recordings_of(trained, real) - train_recordings
+            ]
     return list(dict.fromkeys(notes))
-
-
-def _trained_on_more(model: str) -> str:
-    """Return the note on a `generator` or `filter`. It has no name or fold, so that `usk eval` shows it only once."""
-    return f"the {model} was trained on more recordings than the train clips (none that validates or tests): the classifier is trained on few clips, the {model} is not"
 
 
 def _possible_leaks(used: Sequence[Source], real: Source) -> list[str]:

@@ -20,7 +20,6 @@ from usk.classify.augment import (
     augmentations_named,
     cropped_frames,
 )
-from usk.classify.config import training_length as training_length
 from usk.classify.networks import Standardized
 from usk.errors import UsageError
 

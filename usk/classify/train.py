@@ -23,10 +23,10 @@ from usk.classify.card import run_card
 from usk.classify.caveats import run_caveats, sweep_notes
 from usk.classify.checkpoint import Checkpoint
 from usk.classify.classifier import classifier_settings
-from usk.classify.config import ClipUse, TrainConfig
+from usk.classify.config import ClipUse, TrainConfig, training_length
 from usk.classify.feature_table import FeatureTable
 from usk.classify.loop import TrainedClassifier, TrainTask, round_or_none
-from usk.classify.recipe import ClassifierPreset, training_length
+from usk.classify.recipe import ClassifierPreset
 from usk.classify.registry import preset
 from usk.classify.run_folder import data_hash, remove_leftovers, run_source, save_run
 from usk.classify.sweep import MixSources, PlannedRun, Sweep, parse_mixes, plan_runs

@@ -56,14 +56,6 @@ def write_results(
     return StudyResult(steps, results, tuple(tables), (*(out / name for name in files), *pictures))
 
 
-def size_name(train_clips: int | None) -> str:
-    return FULL if train_clips is None else str(train_clips)
-
-
-def has_mix(runs: Sequence[RunRecord], mix: str) -> bool:
-    return any(run.mix == mix for run in runs)
-
-
 def results_as_dict(
     config: StudyConfig, runs: Sequence[RunRecord], comparisons: Sequence[Comparison]
 ) -> dict[str, Any]:
@@ -77,12 +69,12 @@ def results_as_dict(
     mix_augments = {run.augment for run in runs if run.mix != "real"}
     runs = [run for run in runs if run.augment in mix_augments]
     against_control = []
-    if config.control and has_mix(runs, config.control):
+    if config.control in {run.mix for run in runs}:
         against_control = [summary(comparison) for comparison in compare(runs, config.control)]
     by_fold = {}
     for fold in config.all_folds:
         fold_runs = [run for run in runs if run.fold == fold]
-        if has_mix(fold_runs, "real"):
+        if any(run.mix == "real" for run in fold_runs):
             by_fold[str(fold)] = [summary(comparison) for comparison in compare(fold_runs, "real")]
     return {
         "config": asdict(config),
@@ -143,7 +135,7 @@ def accuracy_tables(comparisons: Sequence[Comparison]) -> list[Table]:
         groups.setdefault((comparison.classifier, comparison.augment), []).append(comparison)
     tables = []
     for (classifier, augment), members in groups.items():
-        by_size = {size_name(comparison.train_clips): comparison for comparison in members}
+        by_size = {str(comparison.train_clips or FULL): comparison for comparison in members}
         sizes = sorted(by_size, key=lambda size: float("inf") if size == FULL else int(size))
         title = (
             f"{classifier}, augmentation {augment}: accuracy %, and percentage points above real clips alone"

@@ -148,8 +148,7 @@ def _check_mixes(config: StudyConfig, file: Path, work: Path) -> None:
 def _run_steps(steps: list[Step], device: str, task: Task) -> None:
     done = 0
     for number, step in enumerate(steps, 1):
-        title = f"{number}/{len(steps)} {step.label}"
-        weight = 1000 * step.weight
+        title, weight = f"{number}/{len(steps)} {step.label}", 1000 * step.weight
 
         def on_progress(
             fraction: float, text: str, done: int = done, weight: int = weight, title: str = title
@@ -332,19 +331,17 @@ def _differing_settings(folder: Path, wanted: SynthConfig, model: str) -> list[s
     from usk.diffusion.pipeline import is_id_of
 
     made = read_manifest(folder)
+    settings = {name: value for name, value in wanted.render.as_dict().items() if value not in (None, "auto")}
+    names = [name for name, value in settings.items() if made.render.get(name, value) != value]
     kept = made.clip_filter and (
         made.clip_filter.share_kept if made.clip_filter.least_score is None else "hf:"
     )
-    had = {**made.render, "per_class": made.asked.per_class, "filter": kept}
-    share_kept = "hf:" if isinstance(wanted.filter, str) else wanted.filter
-    settings = {**wanted.render.as_dict(), "per_class": wanted.per_class, "filter": share_kept}
-    names = [
-        name
-        for name, value in settings.items()
-        if had.get(name, value) != value and (value not in (None, "auto") or name == "filter")
-    ]
-    has_model = made.model != NO_MODEL and wanted.render.strategy_row.mix is not None and model != "auto"
-    return [*names, *(["model"] if has_model and not is_id_of(made.model, model) else [])]
+    is_same = {
+        "per_class": made.asked.per_class == wanted.per_class,
+        "filter": kept == ("hf:" if isinstance(wanted.filter, str) else wanted.filter),
+        "model": made.model == NO_MODEL or model == "auto" or is_id_of(made.model, model),
+    }
+    return names + [name for name, same in is_same.items() if not same]
 
 
 def _require_same(folder: Path, differing: Sequence[str]) -> None:
