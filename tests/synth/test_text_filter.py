@@ -69,14 +69,17 @@ def test_clips_that_fit_their_prompt_are_kept_and_the_real_clips_compared_with_a
 
 
 def test_a_score_is_relative_to_the_real_clips_of_its_class(
-    clap: Path, urbansound8k_folder: Path, tmp_path: Path
+    clap: Path, urbansound8k_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from transformers import ClapModel, ClapProcessor
+
+    embed, embedded = ClapModel.get_text_features, []
+    monkeypatch.setattr(ClapModel, "get_text_features", lambda *a, **k: embedded.append(k) or embed(*a, **k))
     made(urbansound8k_folder, tmp_path / "out", clap, test_folds=(1,))
+    assert len(embedded) == 2, "the prompt of each class once"
     row = rows_in(tmp_path / "out", "data", "rejected")[0]
     real = decode_source(open_source(urbansound8k_folder), 22_050)
     names = list(real.source.class_names)
-    from transformers import ClapModel, ClapProcessor
-
     model, processor = ClapModel.from_pretrained(clap), ClapProcessor.from_pretrained(clap)
     prompt = f"a field recording of {names[row['label']].replace('_', ' ')}"
     words = model.get_text_features(**processor.tokenizer([prompt], return_tensors="pt")).pooler_output

@@ -66,6 +66,7 @@ class TextFilter:
                 )
         self.name, self.processor, self.model = _load(config.filter, device)
         self.medians: dict[tuple[Folds, int], float] = {}
+        self.texts: dict[int, torch.Tensor] = {}  # the embedded prompts of classes
 
     def record(self) -> FilterRecord:
         """Return the filter's entry in the manifest."""
@@ -102,13 +103,14 @@ class TextFilter:
 
     def similarity(self, samples: np.ndarray, rate_hz: int, label: int) -> float:
         """Return the cosine similarity of a clip and the first prompt of a class."""
-        prompt = self.prompts.of_class[self.pool.source.class_names[label]][0]
         with torch.no_grad():
-            tokens = self.processor.tokenizer([prompt], return_tensors="pt").to(self.device)
-            text = pooled_vector(self.model.get_text_features(**tokens))
+            if label not in self.texts:
+                prompt = self.prompts.of_class[self.pool.source.class_names[label]][0]
+                tokens = self.processor.tokenizer([prompt], return_tensors="pt").to(self.device)
+                self.texts[label] = pooled_vector(self.model.get_text_features(**tokens))
             inputs = audio_inputs(self.processor.feature_extractor, samples, rate_hz).to(self.device)
             audio = pooled_vector(self.model.get_audio_features(**inputs))
-        return float(torch.nn.functional.cosine_similarity(text, audio, dim=0))
+        return float(torch.nn.functional.cosine_similarity(self.texts[label], audio, dim=0))
 
     def score(self, planned: Sequence[PlannedClip], rows: Sequence[dict[str, Any]], rate_hz: int) -> None:
         """Write the score of each planned clip, and the folds of the real clips that it is compared with, into its row."""
