@@ -282,7 +282,11 @@ def _other_bytes(content: bytes) -> bytes:
     return content[:-100] + bytes(byte ^ 0x40 for byte in content[-100:])
 
 
-@pytest.mark.parametrize("damage", [_cut_short, _other_bytes])
+def _other_parents(content: bytes) -> bytes:
+    return content[len(content) // 2 :] + content[: len(content) // 2]
+
+
+@pytest.mark.parametrize("damage", [_cut_short, _other_bytes, _other_parents])
 def test_damaged_latents_are_noticed_and_made_again(world: World, damage: Callable[[bytes], bytes]) -> None:
     first = rows_of(world.renderer(), 0, 9)
     files = {file: file.read_bytes() for file in world.folder.glob("latents-*.bin")}

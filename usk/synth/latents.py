@@ -95,6 +95,10 @@ class ParentLatents:
         shape = (1 + self.strategy.inverts, *self.generator.latent_shape(crop))
         return np.dtype([("crc32", "<u4"), ("latents", "<f4", shape)])
 
+    def _checksum(self, row: int, latents: np.ndarray) -> int:
+        """Return the checksum of a parent's latents, which differs for another parent."""
+        return zlib.crc32(latents.data, zlib.crc32(self.decoded.source.clips[row].identity.encode()))
+
     def _read(self, group: Group, rows: Sequence[int]) -> np.ndarray:
         """Return the latents [len(rows), 1 or 2, *latent shape] of parents of one group, and encode the group if necessary."""
         crop, number = group
@@ -109,13 +113,13 @@ class ParentLatents:
                 encoded = self._encode(crop, members)
                 records = np.zeros(len(members), self._record_type(crop))
                 records["latents"] = encoded
-                records["crc32"] = [zlib.crc32(one) for one in encoded]
+                records["crc32"] = [self._checksum(*one) for one in zip(members, encoded, strict=True)]
                 atomic_write(file, records.view(np.uint8).data, durable=False)
                 latents = encoded[[members.index(row) for row in rows]]
         return latents
 
     def _read_records(self, file: Path, group: Group, rows: Sequence[int]) -> np.ndarray | None:
-        """Read latents from a file. Return None if the file is missing or damaged."""
+        """Read latents from a file. Return None if it is missing, damaged or of other parents."""
         record_type, members = self._record_type(group[0]), self.groups[group]
         latents = np.empty((len(rows), *record_type["latents"].shape), np.float32)
         try:
@@ -125,7 +129,8 @@ class ParentLatents:
                 for one, row in zip(latents, rows, strict=True):
                     opened.seek(members.index(row) * record_type.itemsize)
                     checksum = int.from_bytes(opened.read(4), "little")
-                    if opened.readinto(one.data.cast("B")) != one.nbytes or zlib.crc32(one) != checksum:
+                    n_read = opened.readinto(one.data.cast("B"))
+                    if n_read != one.nbytes or self._checksum(row, one) != checksum:
                         return None
         except OSError:
             return None
