@@ -55,9 +55,8 @@ class GeneratorInfo:
     trained_on: list[dict[str, Any]] = field(default_factory=list, repr=False)
     license: str = UNKNOWN
     prompts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of each class, for an adapter
-    class_effect: float | None = (
-        None  # how much another class changes its predictions: RMS change / RMS error, if measured
-    )
+    # How much another class changes its predictions: RMS change / RMS error, if measured
+    class_effect: float | None = None
 
     @property
     def takes_classes(self) -> bool:
@@ -267,9 +266,8 @@ def locate_pipeline(name: str, files: tuple[str, ...] = PIPELINE_FILES) -> tuple
             raise ModelError(f"is not a pipeline: it has no {INDEX_FILE}")
         index = folder / INDEX_FILE
         if index.is_file() and read_pipeline_json(index).get("_class_name") in FAMILIES:
-            files = tuple(
-                pattern for pattern in files if pattern != "*/*.bin"
-            )  # their weights are safetensors
+            # Their weights are safetensors
+            files = tuple(pattern for pattern in files if pattern != "*/*.bin")
     return folder, folder.name
 
 

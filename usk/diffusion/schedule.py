@@ -100,9 +100,8 @@ class NoiseSchedule(Schedule):
         from diffusers import DDIMScheduler  # type: ignore[attr-defined,unused-ignore]
 
         kind = str(config.get("_class_name", SCHEDULERS[0]))
-        if (
-            kind not in SCHEDULERS
-        ):  # others have another forward process, or do not say whether x_0 is clamped
+        # Others have another forward process, or do not say whether x_0 is clamped
+        if kind not in SCHEDULERS:
             raise ModelError(f"the scheduler is a {kind}; usk supports {' and '.join(SCHEDULERS)}")
         prediction = str(config.get("prediction_type", "epsilon"))
         if prediction not in PREDICTIONS:

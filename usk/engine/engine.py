@@ -153,9 +153,8 @@ class WorkerPool(Engine):
         waiting, losses = deque(range(job.n_units)), Counter[int | None]()
         n_slots = min(self.workers.processes, job.n_units)
         slots = {self.start(slot, job.setup): slot for slot in range(n_slots)}
-        running: dict[int, int | None] = dict.fromkeys(
-            slots
-        )  # the unit of each worker; None before its first
+        # The unit of each worker; None before its first
+        running: dict[int, int | None] = dict.fromkeys(slots)
 
         def give_unit(worker: int) -> None:
             if waiting:

@@ -204,9 +204,8 @@ def _draw_pairs(pool: Sequence[Clip], count: int, rng: np.random.Generator) -> n
     groups = np.unique([clip.group for clip in pool], return_inverse=True)[1]
     uses = np.zeros(len(pool), dtype=np.int64)
     n_partners = np.array([(groups != group).sum() for group in groups])
-    taken: dict[int, list[int]] = defaultdict(
-        list
-    )  # partners that a clip has had since all pairs were last drawn
+    # Partners that a clip has had since all pairs were last drawn
+    taken: dict[int, list[int]] = defaultdict(list)
     n_taken = np.zeros(len(pool), dtype=np.int64)
     pairs = np.empty((count, 2), dtype=np.int32)
     for place in range(count):

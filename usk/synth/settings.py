@@ -20,9 +20,8 @@ DEFAULT_QUALITY = "standard"
 DEFAULT_GUIDANCE = 2.0
 MAX_PER_CLASS = 1_000_000
 HUB_PREFIX = "hf:"  # before the folder or Hub id of a model that filters
-FIRST_ORDER_STEP_FACTOR = (
-    4  # the first-order solver takes this many times the steps of the second-order solver
-)
+# The first-order solver takes this many times the steps of the second-order solver
+FIRST_ORDER_STEP_FACTOR = 4
 SAMPLER_SETTINGS = ("strength", "steps", "solver", "eta", "guidance", "prompt", "negative_prompt")
 GENERATOR_SETTINGS = (*SAMPLER_SETTINGS, "phase", "precision", "batch")
 UNRECORDED_SETTINGS = {"prompt"}  # the manifest has the prompts themselves
