@@ -18,8 +18,8 @@ PEAK_LIMIT = 0.99
 
 
 def rms_db(audio: np.ndarray) -> float:
-    """Return the root mean square level in dB of full scale."""
-    return float(10 * np.log10(np.mean(np.square(audio, dtype=np.float64)) + 1e-20))
+    """Return the root mean square level in dB of full scale. A constant offset is no sound and does not count."""
+    return float(10 * np.log10(np.var(audio, dtype=np.float64) + 1e-20))
 
 
 def at_level(audio: np.ndarray, target_db: float) -> tuple[np.ndarray, float]:
