@@ -12,7 +12,7 @@ told to fail. Everything is kept in memory; one lock, so that a request sees who
     hub.fail("POST", "/commit/", lost=True)        # does what was asked, and closes without an answer
     hub.fail("GET", "whoami", 200, body=b"[]")     # answers with something else
     hub.fail("GET", "whoami", silent=True)         # accepts the request and never answers
-    hub.fail("GET", "whoami", drip_s=1.0)          # answers with a byte each second; headers too with drips="all"
+    hub.fail("GET", "whoami", drip_s=1.0)          # answers with a byte of its headers each second
     hub.stop()                                     # connections are refused from now on
     hub.requests                                   # [(method, path, status), ...]; status 0: cut
 """
@@ -130,8 +130,7 @@ class Failure:
     skip: int = 0
     body: bytes | None = None  # what is answered with `status`
     silent: bool = False  # says nothing, until the client gives up
-    drip_s: float = 0.0  # between the bytes of the answer's body, or of all of it (`drips="all"`)
-    drips: str = "body"
+    drip_s: float = 0.0  # between the bytes of the answer's headers
 
     def takes(self, method: str, path: str) -> bool:
         """Whether this request is one to fail; counts it."""
@@ -309,9 +308,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, status: int, headers: dict[str, str], content: bytes) -> None:
         hub = self.server_hub
-        drip = self.failure if self.failure is not None and self.failure.drip_s else None
-        if drip is not None and drip.drips == "all":
-            self.flush_headers = lambda: self._drip(b"".join(self._headers_buffer), drip.drip_s)  # type: ignore[attr-defined,method-assign]
+        if self.failure is not None and (drip_s := self.failure.drip_s):
+            self.flush_headers = lambda: self._drip(b"".join(self._headers_buffer), drip_s)  # type: ignore[attr-defined,method-assign]
         cut = self.failure.cut if self.failure is not None else None
         if cut is None:  # before the client sees the answer; `_close` records an answer that is cut
             hub.requests.append((self.command, self.path, status))
@@ -325,10 +323,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(content[:cut])
             self.wfile.flush()
             raise Cut
-        if drip is not None:
-            self._drip(content, drip.drip_s)
-        else:
-            self.wfile.write(content)
+        self.wfile.write(content)
 
     def _drip(self, content: bytes, every_s: float) -> None:
         self._headers_buffer: list[bytes] = []

@@ -15,7 +15,6 @@ from typing import Any
 
 import datasets
 import huggingface_hub
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -23,16 +22,14 @@ from huggingface_hub import constants
 
 from tests.hub_server import Blob, LocalHub, Repo
 from tests.synth.test_dataset_folder import fill, plan_of, store_at
-from usk.bundle import SharedFile
 from usk.cards import PLACE, seal, unseal, was_edited
 from usk.classify import registry
 from usk.data.open import open_source
 from usk.diffusion.load import load_generator
 from usk.diffusion.pipeline import EMBEDDED_FOLDER
 from usk.errors import UskError
-from usk.push import batches, push
+from usk.push import push
 from usk.push_plan import PushResult
-from usk.reporter import Reporter, Task
 
 Command = Callable[..., Any]
 Tiny = Callable[..., Path]
@@ -67,21 +64,6 @@ def shared(folder: Path) -> dict[str, bytes]:
 
 def pushed(repo: Repo) -> dict[str, bytes]:
     return {path: content for path, content in repo.files().items() if path != ".gitattributes"}
-
-
-class Recorded(Reporter):
-    """Keeps the tasks' labels and what they said."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.labels: list[str] = []
-        self.texts: list[str | None] = []
-
-    def task(self, label: str, unit: str = "", total: int = 0) -> Task:
-        self.labels.append(label)
-        task = Task()
-        task.update = lambda done, total=None, text=None: self.texts.append(text)  # type: ignore[method-assign]
-        return task
 
 
 def quick(folder: Path) -> PushResult | None:
@@ -709,16 +691,3 @@ def test_on_a_terminal_it_asks(
     ran = usk("push", dataset, "me/set")
     assert ran.code == code and "Push this?" in ran.err
     assert (SET in account.repos) == (code == 0)
-
-
-def test_progress_ends_at_all_of_it(account: LocalHub, dataset: Path) -> None:
-    reporter = Recorded()
-    push(dataset, "me/set", reporter=reporter)
-    assert reporter.labels == ["checking", "uploading"]
-    assert [text for text in reporter.texts if text][-1] == "committing" != reporter.texts[-2]
-    sizes = np.random.default_rng(0).integers(1, 40 * 2**20, 50)
-    files = tuple(SharedFile(f"{index}", int(size), "", Path()) for index, size in enumerate(sizes))
-    cut = list(batches(files))
-    assert [file for batch in cut for file in batch] == list(files)
-    assert all(len(batch) == 1 or sum(file.size for file in batch) <= 64 * 2**20 for batch in cut)
-    assert max(map(len, cut)) <= 8

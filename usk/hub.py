@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import errno
-import functools
-import importlib
 import json
 import math
 import re
@@ -25,7 +23,6 @@ RETRY_WAITS_S = (1.0, 2.0, 4.0, 8.0)
 MAX_RETRY_WAIT_S = 90.0  # if the Hub asks for a longer wait, fail at once
 READ_TIMEOUT_S, WRITE_TIMEOUT_S = 10.0, 60.0  # of a request to which the client gave no timeout
 PATIENCE_S = 30.0  # limit on failing and slow requests, over all requests of a call
-MIN_BYTES_PER_S = 256
 
 # Exception class -> what happened, and what to do. `{instead}` is the caller's alternative; `{done}` is pushed or downloaded.
 MEANINGS = {
@@ -219,7 +216,7 @@ class _RequestMonitor:
             timer.start()
 
     def after_response(self, response: Any) -> None:
-        """Record whether the request failed, and limit how slowly its body may arrive."""
+        """Record whether the request failed."""
         if timer := response.request.extensions.get("usk"):
             timer.cancel()
             self.timers.discard(timer)
@@ -230,8 +227,6 @@ class _RequestMonitor:
             self.failing_since_s = None
         elif self.failing_since_s is None:
             self.failing_since_s, self.status = time.monotonic(), response.status_code
-        client = importlib.import_module(type(response).__module__.partition(".")[0])
-        response.stream = _limited_stream(client.SyncByteStream)(response.stream, self)
 
     def abort(self, request: weakref.ref[Any]) -> None:
         """Close the connection of a request that still waits for its headers, and refuse later requests."""
@@ -242,31 +237,6 @@ class _RequestMonitor:
         self.failing_since_s, self.status = -math.inf, 0
         close_session()
         self.install()
-
-
-@functools.cache
-def _limited_stream(base: Any) -> Any:
-    """Return a subclass of the client's stream class that fails if a body arrives too slowly."""
-
-    class LimitedStream(base):
-        def __init__(self, stream: Any, monitor: _RequestMonitor) -> None:
-            self.stream, self.monitor = stream, monitor
-
-        def __iter__(self) -> Iterator[bytes]:
-            waited_s, n_bytes, started_s = 0.0, 0, time.monotonic()
-            for part in self.stream:
-                waited_s += time.monotonic() - started_s
-                n_bytes += len(part)
-                if waited_s > PATIENCE_S and n_bytes < MIN_BYTES_PER_S * waited_s:
-                    self.monitor.failing_since_s = -math.inf
-                    raise HubTimeoutError
-                yield part
-                started_s = time.monotonic()
-
-        def close(self) -> None:
-            self.stream.close()
-
-    return LimitedStream
 
 
 _monitor = _RequestMonitor()

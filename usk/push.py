@@ -10,8 +10,8 @@ import os
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 MAIN = "main"
 DEFAULT_FILES = re.compile(r"\.gitattributes|\.gitignore|README\.md|LICENSE(\.\w+)?")  # of an empty repo
-BATCH_FILES, BATCH_BYTES = 8, 64 * 2**20  # of one upload, after which the progress is updated
 AGAIN = "run the same command again: what was uploaded is kept"
 
 T = TypeVar("T")
@@ -64,11 +63,14 @@ def push(
 
     api = HfApi(token=True, library_name="usk", library_version=__version__)
     repo = _Repo(api, bundle, repo_id, private, sleep)
-    with hub_errors(repo_id, AGAIN, UskError, writing=True), _quiet_client():
+    with hub_errors(repo_id, AGAIN, UskError, writing=True), warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", "It seems that you are about to commit a data file"
+        )  # in a model repo
         plan = repo.plan()
         if plan.up_to_date:
             return repo.result(plan, str(plan.head))
-        return repo.execute(plan, reporter) if confirm(plan) else None
+        return repo.execute(plan) if confirm(plan) else None
 
 
 def _check_repo_id(repo_id: str) -> None:
@@ -210,7 +212,7 @@ class _Repo:
         delete = [path for path in remote if path not in kept and self.bundle.kind.files.fullmatch(path)]
         return [file for file in self.bundle.files if not is_same(file)], sorted(delete)
 
-    def execute(self, plan: PushPlan, reporter: Reporter) -> PushResult:
+    def execute(self, plan: PushPlan) -> PushResult:
         from huggingface_hub.errors import HfHubHTTPError
 
         if plan.new_repo:
@@ -218,7 +220,7 @@ class _Repo:
         commit = str(plan.head)
         if plan.upload or plan.delete:
             try:
-                commit = self._commit(plan, reporter)
+                commit = self._commit(plan)
                 self._check_done(commit)
             except HfHubHTTPError as failure:
                 if failure.response.status_code not in (409, 412):
@@ -251,37 +253,27 @@ class _Repo:
             )
         return new_plan
 
-    def _commit(self, plan: PushPlan, reporter: Reporter) -> str:
-        """Upload the files in batches, then make one commit with all of them. Return the commit's hash."""
+    def _commit(self, plan: PushPlan) -> str:
+        """Upload the files, then make one commit with all of them. Return the commit's hash."""
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-        total, done = sum(file.size for file in plan.upload), 0
-        operations: list[Any] = [CommitOperationDelete(path, is_folder=False) for path in plan.delete]
-        with reporter.task("uploading", "MB", total // 10**6) as task:
-            for batch in batches(plan.upload):
-                task.update(done // 10**6, text=f"uploading {batch[0].path}")
-                additions = [CommitOperationAdd(file.path, file.data) for file in batch]
-                self.api.preupload_lfs_files(  # the client retries this itself
-                    self.repo_id, additions, repo_type=self.repo["repo_type"], revision=MAIN
-                )
-                operations += additions
-                done += sum(file.size for file in batch)
-            task.update(total // 10**6, text="committing")
-            try:
-                info = self.call(
-                    self.api.create_commit,
-                    **self.repo,
-                    operations=operations,
-                    commit_message=f"{self.bundle.kind.name}, pushed with usk",
-                    revision=MAIN,
-                    parent_commit=plan.head,
-                )
-            except ValueError as error:
-                if "README.md" not in str(error):
-                    raise
-                raise UskError(
-                    f"{self.repo_id}: the Hub refuses the card's metadata: {' '.join(str(error).splitlines()[1:])}"
-                ) from error
+        deletions = [CommitOperationDelete(path, is_folder=False) for path in plan.delete]
+        additions = [CommitOperationAdd(file.path, file.data) for file in plan.upload]
+        try:
+            info = self.call(
+                self.api.create_commit,
+                **self.repo,
+                operations=[*deletions, *additions],
+                commit_message=f"{self.bundle.kind.name}, pushed with usk",
+                revision=MAIN,
+                parent_commit=plan.head,
+            )
+        except ValueError as error:
+            if "README.md" not in str(error):
+                raise
+            raise UskError(
+                f"{self.repo_id}: the Hub refuses the card's metadata: {' '.join(str(error).splitlines()[1:])}"
+            ) from error
         return str(info.oid)
 
     def _check_done(self, commit: str) -> None:
@@ -304,31 +296,3 @@ class _Repo:
             uploaded=len(plan.upload),
             deleted=len(plan.delete),
         )
-
-
-def batches(files: tuple[SharedFile, ...]) -> Iterator[list[SharedFile]]:
-    """Split files into batches of at most `BATCH_FILES` files and about `BATCH_BYTES`."""
-    batch: list[SharedFile] = []
-    for file in files:
-        if batch and (len(batch) == BATCH_FILES or sum(one.size for one in batch) + file.size > BATCH_BYTES):
-            yield batch
-            batch = []
-        batch.append(file)
-    if batch:
-        yield batch
-
-
-@contextmanager
-def _quiet_client() -> Iterator[None]:
-    """Hide the client's progress bars, which would break ours, and its advice against Parquet files in a model repo."""
-    from huggingface_hub import utils
-
-    had_bars = not utils.are_progress_bars_disabled()
-    utils.disable_progress_bars()
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "It seems that you are about to commit a data file")
-            yield
-    finally:
-        if had_bars:
-            utils.enable_progress_bars()
