@@ -33,7 +33,6 @@ class Kind:
     repo_type: str  # on the Hub
     marker: str  # the file by which the kind is recognized
     files: re.Pattern[str]  # the paths to share; no other file is uploaded to the Hub or deleted there
-    folders: tuple[str, ...]  # subfolders with such files
 
 
 KINDS = (
@@ -45,7 +44,6 @@ KINDS = (
             rf"{re.escape(MANIFEST_FILE)}|README\.md|plan\.jsonl|audit\.json|"
             r"(data/train|rejected/rejected)-\d{5}-of-\d{5}\.parquet"
         ),
-        ("data", "rejected"),
     ),
     Kind(
         "run",
@@ -54,7 +52,6 @@ KINDS = (
         re.compile(
             r"run\.json|README\.md|config\.json|model\.safetensors|predictions\.parquet|history\.json"
         ),
-        (),
     ),
     Kind(
         "generator",
@@ -64,14 +61,12 @@ KINDS = (
             r"(model_index|trained_on|training|round_trip)\.json|README\.md|preview\.png|"
             r"(unet|vqvae|mel|scheduler|audio_encoder)/\w[^/]*\.(json|safetensors)"
         ),
-        ("unet", "vqvae", "mel", "scheduler", "audio_encoder"),
     ),
     Kind(
         "adapter",
         "model",
         ADAPTER_FILE,
         re.compile(rf"{ADAPTER_FILE}|{ADAPTER_WEIGHTS}|(trained_on|training)\.json|README\.md"),
-        (),
     ),
 )
 
@@ -126,23 +121,23 @@ def open_bundle(folder: str, repo_id: str, reporter: Reporter | None = None) -> 
         if kind.name in ("generator", "adapter"):
             trained_on = root / "trained_on.json"
             record = _read_record(trained_on) if trained_on.is_file() else {}
-        card = _read_card(root, str(record.get("license", UNKNOWN)), repo_id)
+        card, title, license = _read_card(root, str(record.get("license", UNKNOWN)), repo_id)
         with reporter.task("checking", "files", len(paths)) as task:
             files = []
             for done, path in enumerate(paths, 1):
-                file, content = root / path, card.content if path == CARD_FILE else None
+                file, content = root / path, card if path == CARD_FILE else None
                 size = file.stat().st_size if content is None else len(content)
                 digest = sha256_of(file) if content is None else hashlib.sha256(content).hexdigest()
                 files.append(SharedFile(path, size, digest, file, content))
                 task.update(done)
         if kind.name == "synthetic dataset":
             _compare_hashes(root, files)
-        if not card.title:
+        if not title:
             reporter.warn(f"{folder} has no card ({CARD_FILE}), so others do not learn what it is")
         _warn_of_home(files, reporter)
     except (OSError, RuntimeError) as error:  # RuntimeError: `~` of an unknown user
         raise UskError(f"{folder} cannot be read ({getattr(error, 'strerror', None) or error})") from error
-    return Bundle(kind, root, tuple(files), card.title, card.license)
+    return Bundle(kind, root, tuple(files), title, license)
 
 
 def _kind_of(root: Path, typed: str) -> Kind:
@@ -172,20 +167,15 @@ def _kind_of(root: Path, typed: str) -> Kind:
 
 def _shared_paths(root: Path, kind: Kind) -> list[str]:
     """Return the paths of the files to share. Raises UskError if one of them is a link to a file outside of `root`."""
-    real_root, paths = root.resolve(), []
-    for folder in ("", *kind.folders):
-        if not (root / folder).is_dir():
-            continue
-        for entry in (root / folder).iterdir():
-            path = f"{folder}/{entry.name}" if folder else entry.name
-            if kind.files.fullmatch(path) and entry.is_file():
-                if not entry.resolve().is_relative_to(real_root):
-                    raise UskError(
-                        f"{root / path} is or lies behind a link to a file outside of {root}, and a push would upload that file",
-                        hint="Copy the file into the folder.",
-                    )
-                paths.append(path)
-    return sorted(paths)
+    files = [file for pattern in ("*", "*/*") for file in root.glob(pattern) if file.is_file()]
+    paths = sorted(filter(kind.files.fullmatch, (file.relative_to(root).as_posix() for file in files)))
+    for path in paths:
+        if not (root / path).resolve().is_relative_to(root.resolve()):
+            raise UskError(
+                f"{root / path} is or lies behind a link to a file outside of {root}, and a push would upload that file",
+                hint="Copy the file into the folder.",
+            )
+    return paths
 
 
 def _read_record(file: Path) -> dict[str, Any]:
@@ -280,20 +270,14 @@ def _check_weights(file: Path) -> None:
         raise UskError(f"{file} is damaged or cut short", hint="Make the folder again.") from error
 
 
-@dataclass(frozen=True)
-class _Card:
-    """The README.md for the repo; empty if the folder has none."""
+def _read_card(root: Path, inherited: str, repo_id: str) -> tuple[bytes, str, str]:
+    """Return the card for the repo, its title, and its license; card and title are empty without a card.
 
-    content: bytes
-    title: str
-    license: str
-
-
-def _read_card(root: Path, inherited: str, repo_id: str) -> _Card:
-    """Read the card for the repo. Raises UskError if it states a freer license than the inherited one."""
+    Raises UskError if it states a freer license than the inherited one.
+    """
     file = root / CARD_FILE
     if not file.is_file():
-        return _Card(b"", "", inherited)
+        return b"", "", inherited
     try:
         text = file.read_bytes().decode("utf-8").replace(PLACE, repo_id)
         metadata = card_metadata(text)
@@ -308,7 +292,7 @@ def _read_card(root: Path, inherited: str, repo_id: str) -> _Card:
             hint="Restore the card's license.",
         )
     title = next((line[2:].strip() for line in text.splitlines() if line.startswith("# ")), root.name)
-    return _Card(seal(text).encode(), re.sub(r"\\(.)", r"\1", title), stated or inherited)
+    return seal(text).encode(), re.sub(r"\\(.)", r"\1", title), stated or inherited
 
 
 def _warn_of_home(files: list[SharedFile], reporter: Reporter) -> None:

@@ -92,9 +92,8 @@ def command(
             display.warn(note)
     result = fit(sources, out, config, test_folds=held_out, skip_bad=reading.skip_bad, reporter=display)
     write_generator_card(result.folder)
-    values = {"--real": real[0] if real else None, "--test-folds": test_folds}
-    options = "".join(f" {name} {shell_quoted(value)}" for name, value in values.items() if value)
-    _show(display, result, len(sources), options + reading.as_text)
+    options = reading.as_text(real=real[0] if real else None, test_folds=test_folds)
+    _show(display, result, len(sources), options)
 
 
 def _show(display: Any, result: Any, n_sources: int, options: str) -> None:

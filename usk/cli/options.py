@@ -88,12 +88,14 @@ class ReadOptions:
 
         return open_source(location, skip_bad=self.skip_bad, field=field, **self.columns)
 
-    @property
-    def as_text(self) -> str:
-        """Return the options as text for a suggested command: ` --skip-bad --columns label=word`."""
+    def as_text(self, **more: str | None) -> str:
+        """Return the options, and `more` that are given, as text for a suggested command: ` --real sounds --skip-bad`."""
+        options = "".join(
+            f" --{name.replace('_', '-')} {shell_quoted(value)}" for name, value in more.items() if value
+        )
         columns = ",".join(f"{name.removesuffix('_column')}={of}" for name, of in self.columns.items())
         skip_bad = " --skip-bad" if self.skip_bad else ""
-        return skip_bad + (f" --columns {shell_quoted(columns)}" if columns else "")
+        return options + skip_bad + (f" --columns {shell_quoted(columns)}" if columns else "")
 
 
 def shell_quoted(name: str) -> str:

@@ -43,9 +43,12 @@ def takes_urls(name: str, command: Callable[..., None]) -> Callable[..., None]:
             try:
                 command(*args, **kwargs)
             except UskError as error:
-                if not urls:
-                    raise
-                raise _with_urls(error, urls) from error
+                error.message, error.hint = (
+                    replace_folders(text, urls) for text in (error.message, error.hint)
+                )
+                if error.value is not None:
+                    error.value = replace_folders(str(error.value), urls)
+                raise
 
     return wrapped
 
@@ -74,12 +77,3 @@ def replace_folders(text: str, urls: Mapping[str, str]) -> str:
     for folder, url in urls.items():
         text = text.replace(folder, url)
     return text
-
-
-def _with_urls(error: UskError, urls: dict[str, str]) -> UskError:
-    """Return a copy of `error` that shows URLs."""
-    message, hint = replace_folders(error.message, urls), replace_folders(error.hint, urls)
-    value = replace_folders(str(error.value), urls) if error.value is not None else None
-    copy = type(error)(message, field=error.field, value=value, hint=hint)
-    copy.label = error.label
-    return copy

@@ -21,7 +21,6 @@ from usk.cli.options import (
     RealOption,
     SkipBadOption,
     display_for,
-    shell_quoted,
     split_names,
     split_numbers,
 )
@@ -141,7 +140,8 @@ def command(
     job: dict[str, Any] = {"model": model, "device": device, "part": job_part, "workers": workers}
     job |= {"engine": engine, "arguments": _clip_arguments(sys.argv[1:])}
     result = synthesize(source, out, config, reporter=display, **job)
-    _show_result(display, result, _train_options(real, out, test_folds, reading))
+    options = reading.as_text(real=real, synth=out if out != "synth" else None, test_folds=test_folds)
+    _show_result(display, result, options)
 
 
 def _share_or_model(filter: str | None) -> float | str | None:
@@ -226,10 +226,3 @@ def _clip_arguments(arguments: Sequence[str]) -> list[str]:
         elif JOB_OPTIONS[name] and not equals:
             next(remaining, None)  # skip its value
     return kept
-
-
-def _train_options(real: str | None, out: str, test_folds: str | None, reading: ReadOptions) -> str:
-    """Return the options with which `usk train` reads the same real clips and the dataset in `out`, and tests the same folds."""
-    values = {"--real": real, "--synth": out if out != "synth" else None, "--test-folds": test_folds}
-    options = (f" {name} {shell_quoted(value)}" for name, value in values.items() if value is not None)
-    return "".join(options) + reading.as_text

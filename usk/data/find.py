@@ -49,7 +49,6 @@ class AudioFolder:
     tables: tuple[PurePosixPath, ...]
     ignored: tuple[PurePosixPath, ...]  # archives, and table formats that usk does not read
     unusable: dict[str, list[str]]  # audio files by the reason why they cannot be clips
-    skipped_links: tuple[str, ...]  # links to folders that are read anyway or lie above
 
     @functools.cached_property
     def finder(self) -> FileFinder:
@@ -77,7 +76,7 @@ class AudioFolder:
 
 
 def list_audio_folder(root: Path) -> AudioFolder:
-    links: list[Path] = []
+    links: list[Path] = []  # to nothing
     unusable: dict[str, list[str]] = defaultdict(list)
     audio, unread, tables, ignored = [], [], [], []
     for file in visible_files(root, links):
@@ -93,16 +92,9 @@ def list_audio_folder(root: Path) -> AudioFolder:
             tables.append(relative)
         elif suffix in (*UNREAD_TABLES, *ARCHIVES):
             ignored.append(relative)
-    skipped_links = []
-    for link in links:
-        name = _printable(link.relative_to(root))
-        if link.is_dir():
-            skipped_links.append(name)
-        elif is_audio(link):
-            unusable["linked to nothing (git-annex?)"].append(name)
-    return AudioFolder(
-        root, tuple(audio), tuple(unread), tuple(tables), tuple(ignored), dict(unusable), tuple(skipped_links)
-    )
+    for link in filter(is_audio, links):
+        unusable["linked to nothing (git-annex?)"].append(_printable(link.relative_to(root)))
+    return AudioFolder(root, tuple(audio), tuple(unread), tuple(tables), tuple(ignored), dict(unusable))
 
 
 def _printable(path: PurePath) -> str:

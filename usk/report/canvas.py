@@ -54,19 +54,13 @@ PRINT_COLORS = Palette(
     series=("#55606e", "#0b6e69", "#b3471d", "#6741b5", "#1f5fbf", "#a0286b", "#ad7600", "#5b8a1e"),
 )
 # Placeholders that no chart uses otherwise. CSS variables of the page replace them in the SVG.
-PAGE_COLORS = Palette(
-    ink="#010101",
-    muted="#010102",
-    line="#010103",
-    surface="#010104",
-    up="#010105",
-    down="#010106",
-    series=tuple(f"#0102{number:02x}" for number in range(1, N_SERIES + 1)),
-)
+_NAMES = ("ink", "muted", "line", "surface", "up", "down")
+_SERIES = tuple(f"#0102{number:02x}" for number in range(1, N_SERIES + 1))
+PAGE_COLORS = Palette(**{name: f"#01010{number}" for number, name in enumerate(_NAMES, 1)}, series=_SERIES)
 _VARIABLES = {
-    **{getattr(PAGE_COLORS, name): f"var(--{name.replace('_', '-')})" for name in Palette.__annotations__ if name != "series"},
-    **{color: f"var(--series-{number})" for number, color in enumerate(PAGE_COLORS.series)},
-}  # fmt: skip
+    **{getattr(PAGE_COLORS, name): f"var(--{name})" for name in _NAMES},
+    **{color: f"var(--series-{number})" for number, color in enumerate(_SERIES)},
+}
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from usk.data.source import Source
 from usk.errors import SourceError
 from usk.evaluate.details import ComparisonDetails
 from usk.report.changes import Change, find_changes
-from usk.report.media import PICTURE, RANGE_DB, ColorScale, Sound
+from usk.report.media import PICTURE, Sound
 from usk.report.sound_library import ShownChange, ShownClip, SoundLibrary
 from usk.reporter import Reporter
 from usk.text import pluralize
@@ -45,8 +45,6 @@ class Gallery:
     n_all: int
     n_all_rejected: int
     classes: tuple[tuple[str, int, float], ...]  # name, clips and seconds of each class in the dataset
-    loudest_db: float
-    range_db: float
     real_name: str | None
     real_license: str | None
     license: str
@@ -68,12 +66,11 @@ def rejected_source(folder: Path) -> Source | None:
     return open_source(rejected)
 
 
-def display_order(clips: Sequence[Clip], seed: int = 0) -> list[int]:
+def display_order(clips: Sequence[Clip]) -> list[int]:
     """Return the rows in random order, but alternating between classes, and between folds within each class."""
-    rng = np.random.default_rng(seed)
     n_seen: Counter[tuple[int, int]] = Counter()
     ranks: dict[int, tuple[int, int]] = {}
-    for row in rng.permutation(len(clips)).tolist():
+    for row in np.random.default_rng(0).permutation(len(clips)).tolist():
         cell = clips[row].label, clips[row].fold
         ranks[row] = (n_seen[cell], clips[row].fold)
         n_seen[cell] += 1
@@ -89,7 +86,6 @@ def display_order(clips: Sequence[Clip], seed: int = 0) -> list[int]:
 def build_gallery(
     synthetic: Source,
     real: Source | None,
-    color_scale: ColorScale,
     *,
     rejected: Source | None = None,
     all_details: Sequence[ComparisonDetails] = (),
@@ -100,7 +96,6 @@ def build_gallery(
     """Compress as many clips with their parents as fit into `budget_bytes`, or all of them if it is None.
 
     Args:
-        color_scale: of the pictures.
         all_details: comparisons whose changed test clips are shown too, if they are in `real`.
         embedded: media are embedded in the page as base64, which takes a third more bytes.
 
@@ -118,7 +113,7 @@ def build_gallery(
     kept = decode(synthetic)
     parts = [(kept, False)] if rejected is None else [(decode(rejected), True), (kept, False)]
     originals = None if real is None else decode(real)
-    library = SoundLibrary(originals, color_scale, budget_bytes, BASE64 if embedded else 1.0)
+    library = SoundLibrary(originals, budget_bytes, BASE64 if embedded else 1.0)
     all_changes = _find_all_changes(all_details, originals.source) if originals is not None else []
     library.set_scale([kept.audio(row) for row in display_order(kept.source.clips)[:N_SCALE_SOUNDS]])
     library.choose_bit_rate(kept.source, [change.row for change in all_changes])
@@ -139,8 +134,6 @@ def build_gallery(
         n_all=len(kept),
         n_all_rejected=n_total - len(kept),
         classes=tuple(_class_totals(kept)),
-        loudest_db=library.loudest_db,
-        range_db=RANGE_DB,
         real_name=None if real is None else real.name,
         real_license=None if real is None else real.license,
         license=synthetic.license,

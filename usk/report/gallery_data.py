@@ -19,6 +19,8 @@ def gallery_data(gallery: Gallery, copies: frozenset[str], assets: str | None) -
 
     `copies` are the ids of near-copies of real clips. `assets` is the folder of the media, or None if the page contains them.
     """
+    from usk.report.media import RANGE_DB  # imports torch
+
     number_of = {sound.clip_id: number for number, sound in enumerate(gallery.sounds)}
     synthetic = {shown.sound.clip_id for shown in gallery.clips}
     data = {
@@ -34,7 +36,7 @@ def gallery_data(gallery: Gallery, copies: frozenset[str], assets: str | None) -
     return {
         "with_parents": gallery.real_name is not None,
         "notes": gallery.notes,
-        "low_db": f"\u2212{gallery.range_db:.0f}",
+        "low_db": f"\u2212{RANGE_DB:.0f}",
         "n_kept": len(gallery.clips) - n_rejected,
         "n_rejected": n_rejected,
         "n_changed": len(gallery.changes),

@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from usk.audio.mel import MelSettings, mel_power, stack_padded, to_db
+from usk.report.canvas import magma
 
 PICTURE = MelSettings(sample_rate_hz=22_050, n_fft=1_024, hop_samples=512, n_mels=96, n_frames=1)
 RANGE_DB = 80.0
@@ -19,9 +19,6 @@ WEBP_QUALITY, SMALL_WEBP_QUALITY = 55, 20
 OPUS_RATE_HZ = 24_000
 OPUS_KBPS = (7.5, 12.0)  # lowest and highest bit rate of a small preview; an MP3 has about 34
 N_PEAKS = 64  # levels of a drawn waveform
-
-ColorScale = Callable[[np.ndarray], np.ndarray]
-"""Maps values in [0, 1] of any shape to colors, uint8 [..., 3]."""
 
 
 @dataclass(frozen=True)
@@ -94,15 +91,13 @@ def decibels(audio: np.ndarray) -> np.ndarray:
     return to_db(mel_power(stack_padded([audio], n_samples), PICTURE))[0].numpy()
 
 
-def draw_spectrogram(
-    audio: np.ndarray, loudest_db: float, color_scale: ColorScale, small: bool = False
-) -> Media:
+def draw_spectrogram(audio: np.ndarray, loudest_db: float, small: bool = False) -> Media:
     """Draw the mel spectrogram as WebP. The color scale ends at `loudest_db` and covers `RANGE_DB`."""
     from PIL import Image
 
     values = np.clip((decibels(audio)[::-1] - loudest_db) / RANGE_DB + 1, 0.0, 1.0)
     buffer = io.BytesIO()
-    Image.fromarray(color_scale(values)).save(
+    Image.fromarray(magma(values)).save(
         buffer, format="WEBP", quality=SMALL_WEBP_QUALITY if small else WEBP_QUALITY, method=4
     )
     return Media("image/webp", buffer.getvalue())

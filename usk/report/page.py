@@ -101,7 +101,6 @@ def report(
         gallery = build_gallery(
             synthetic,
             source,
-            magma,
             rejected=rejected_source(expanded(synthetic.location)),
             all_details=all_details,
             budget_bytes=budget,

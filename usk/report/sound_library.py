@@ -19,7 +19,6 @@ from usk.device import cores_allowed
 from usk.report.changes import Change, usable_for_training
 from usk.report.media import (
     OPUS_KBPS,
-    ColorScale,
     Sound,
     compress,
     decibels,
@@ -72,14 +71,10 @@ class SoundLibrary:
     """
 
     def __init__(
-        self,
-        originals: DecodedSource | None,
-        color_scale: ColorScale,
-        budget_bytes: int | None = None,
-        weight: float = 1.0,
+        self, originals: DecodedSource | None, budget_bytes: int | None = None, weight: float = 1.0
     ) -> None:
         """Create an empty library. A byte of media takes `weight` bytes of the budget, which is unlimited if it is None."""
-        self.originals, self.color_scale, self.loudest_db = originals, color_scale, 0.0
+        self.originals, self.loudest_db = originals, 0.0
         self.budget_bytes, self.weight, self.spent = budget_bytes, weight, 0.0
         self.kbps: float | None = None  # of Opus if not all clips would fit as MP3
         self.real_names: set[str] = set()
@@ -180,7 +175,7 @@ class SoundLibrary:
             duration_s=len(audio) / part.sample_rate_hz,
             peaks=waveform_peaks(audio),
             audio=compress(audio, part.sample_rate_hz, self.kbps),
-            picture=draw_spectrogram(audio, self.loudest_db, self.color_scale, small=self.kbps is not None),
+            picture=draw_spectrogram(audio, self.loudest_db, small=self.kbps is not None),
         )
         return sound, log_mel_statistics([audio])[0]
 
