@@ -82,16 +82,7 @@ def metadata_yaml(metadata: dict[str, Any]) -> str:
         return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=None if plain else '"')
 
     Dumper.add_representer(str, text)
-    return str(
-        yaml.dump(
-            metadata,
-            Dumper=Dumper,
-            sort_keys=False,
-            allow_unicode=True,
-            default_flow_style=False,
-            width=10**6,
-        )
-    )
+    return str(yaml.dump(metadata, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=10**6))
 
 
 def size_category(n_rows: int) -> str:

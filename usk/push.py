@@ -27,7 +27,6 @@ from usk.text import abbreviate_list
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-MAIN = "main"
 DEFAULT_FILES = re.compile(r"\.gitattributes|\.gitignore|README\.md|LICENSE(\.\w+)?")  # of an empty repo
 AGAIN = "run the same command again: what was uploaded is kept"
 
@@ -265,7 +264,6 @@ class _Repo:
                 **self.repo,
                 operations=[*deletions, *additions],
                 commit_message=f"{self.bundle.kind.name}, pushed with usk",
-                revision=MAIN,
                 parent_commit=plan.head,
             )
         except ValueError as error:

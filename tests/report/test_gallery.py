@@ -18,6 +18,7 @@ from usk.data.clip import Clip
 from usk.data.open import open_source
 from usk.data.source import Source
 from usk.errors import SourceError
+from usk.report import media
 from usk.report.gallery import BASE64, build_gallery, display_order
 from usk.report.media import N_PEAKS, compress, draw_spectrogram, waveform_peaks
 from usk.report.sound_library import ROW_BYTES, SOUND_BYTES, SoundLibrary
@@ -69,7 +70,7 @@ def test_an_mp3_is_small_and_keeps_the_tone() -> None:
 
 
 def test_pictures_have_one_scale_and_low_bands_at_the_bottom(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("usk.report.media.magma", gray)
+    monkeypatch.setattr(media, "magma", gray)
     pictures = (draw_spectrogram(tone(300.0, 1.0, peak=peak), 40.0).content for peak in (0.5, 0.05))
     loud, quiet = (np.asarray(Image.open(io.BytesIO(one)).convert("L")) for one in pictures)
     assert loud.shape[0] == 96

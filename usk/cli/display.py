@@ -63,13 +63,12 @@ class Display(Reporter):
         super().__init__()
         self.verbose = False  # whether details are shown
         self.as_json, self.quiet, self.urls = as_json, quiet, urls or {}
-        self._bars: Progress | None = None
-        self._open_tasks = 0
         self._idle: TaskID | None = None  # the line that is shown while no task has a bar
         self.out = Console(highlight=False)
         if not self.out.is_terminal and "COLUMNS" not in os.environ:
             self.out.width = LOG_WIDTH
         self.err = Console(stderr=True, highlight=False)
+        self.bars = _progress(self.err)
 
     @property
     def hides_progress(self) -> bool:
@@ -94,14 +93,13 @@ class Display(Reporter):
     def show_working(self) -> None:
         """Show on a terminal that the command works, wherever no task has a bar, until `close` or the result."""
         if not self.hides_progress:
-            self._idle = self.open_bars().add_task("working", total=None, unit="")
+            self._idle = self.add_bar(description="working", total=None, unit="")
 
     def close(self) -> None:
         """Remove the line of `show_working`."""
-        if self._idle is not None and self._bars is not None:
-            self._bars.update(self._idle, visible=False)
-            self._idle = None
-            self.close_bar()
+        idle, self._idle = self._idle, None
+        if idle is not None:
+            self.remove_bar(idle)
 
     @contextmanager
     def without_working(self) -> Iterator[None]:
@@ -112,25 +110,24 @@ class Display(Reporter):
         if was_shown:
             self.show_working()
 
-    def open_bars(self) -> Progress:
-        """Return the live display for a new bar. The first bar starts it."""
-        if self._bars is None:
-            self._bars = _progress(self.err, self.hides_progress)
-            self._bars.start()
-        self._count_tasks(1)
-        return self._bars
+    def add_bar(self, **state: Any) -> TaskID:
+        task_id = self.bars.add_task(**state)
+        self._show_bars()
+        return task_id
 
-    def close_bar(self) -> None:
-        """Close one bar. The last one stops the live display."""
-        self._count_tasks(-1)
-        if self._open_tasks == 0 and self._bars is not None:
-            self._bars.stop()
-            self._bars = None
+    def remove_bar(self, task_id: TaskID) -> None:
+        self.bars.remove_task(task_id)
+        self._show_bars()
 
-    def _count_tasks(self, change: int) -> None:
-        self._open_tasks += change
-        if self._idle is not None and self._bars is not None:
-            self._bars.update(self._idle, visible=self._open_tasks == 1)
+    def _show_bars(self) -> None:
+        """Start the live display with the first bar, stop it with the last, and show `working` only if there is no other."""
+        if self._idle is not None:
+            self.bars.update(self._idle, visible=len(self.bars.tasks) == 1)
+        if self.bars.tasks:
+            self.bars.start()
+        else:
+            self.bars.stop()
+            self.bars = _progress(self.err)
 
     def show_before_prompt(self, content: RenderableType | tables.Table) -> None:
         """Show what the user is about to confirm, on standard error."""
@@ -178,7 +175,6 @@ class _Bar(Task):
 
     def __init__(self, display: Display, label: str, unit: str, total: int) -> None:
         self.display, self.label, self.unit, self.total = display, label, unit, total
-        self.bars: Progress | None = None
         self.task_id: TaskID | None = None
         self.started_s = self.logged_at_s = time.monotonic()
         self.logged_tenth = 0
@@ -194,10 +190,9 @@ class _Bar(Task):
             "total": self.total or None,
             "unit": self.unit,
         }
-        if self.bars is None or self.task_id is None:
-            self.bars = self.display.open_bars()
-            self.task_id = self.bars.add_task(**state)
-        self.bars.update(self.task_id, completed=done, **state)
+        if self.task_id is None:
+            self.task_id = self.display.add_bar(**state)
+        self.display.bars.update(self.task_id, completed=done, **state)
 
     def _log(self, done: int) -> None:
         """Write a line to a log, at most every `LOG_TENTH_S` for another tenth, and else every `LOG_EVERY_S`."""
@@ -212,10 +207,9 @@ class _Bar(Task):
         self.display.note(f"{self.label}: {format_progress(done, self.total, self.unit)}{time_left}")
 
     def close(self) -> None:
-        if self.bars is not None and self.task_id is not None:
-            self.bars.update(self.task_id, visible=False)
-            self.bars, self.task_id = None, None
-            self.display.close_bar()
+        if self.task_id is not None:
+            self.display.remove_bar(self.task_id)
+            self.task_id = None
 
 
 class _ProgressText(ProgressColumn):
@@ -228,7 +222,7 @@ class _ProgressText(ProgressColumn):
         return Text(progress + time_left)
 
 
-def _progress(err: Console, hidden: bool) -> Progress:
+def _progress(err: Console) -> Progress:
     """Create the live display. In a narrow terminal, only the descriptions wrap."""
     return Progress(
         TextColumn("{task.description}", table_column=Column(overflow="fold")),
@@ -237,7 +231,6 @@ def _progress(err: Console, hidden: bool) -> Progress:
         console=err,
         transient=True,
         redirect_stdout=False,  # rich would send it to standard error
-        disable=hidden,
         # An epoch of a large classifier takes minutes. By default rich estimates from the last 30 s only.
         speed_estimate_period=600,
     )

@@ -9,16 +9,7 @@ from typer.core import TyperCommand
 PANELS = {
     "Source": ("real", "synth", "columns", "skip_bad", "mix", "classes"),
     "Clips": (
-        "per_class",
-        "strategy",
-        "strength",
-        "alpha",
-        "quality",
-        "steps",
-        "guidance",
-        "prompt",
-        "phase",
-        "filter",
+        "per_class", "strategy", "strength", "alpha", "quality", "steps", "guidance", "prompt", "phase", "filter",
     ),
     "Generator": ("model", "base", "lora", "class_conditional", "trained_on"),
     "Which clips train and test": ("test_folds", "train_clips", "seeds", "seed", "protocol", "no_baseline"),
@@ -26,7 +17,7 @@ PANELS = {
     "Machine": ("device", "batch", "workers", "engine", "part"),
     "Comparison": ("baseline", "embedding"),
     "Output": ("out", "dry_run", "save", "csv_file", "split", "audit", "yes", "help"),
-}
+}  # fmt: skip
 PANEL_OF = {name: panel for panel, names in PANELS.items() for name in names}
 MAX_IN_ONE_PANEL = 6  # options of a command without panels
 

@@ -36,18 +36,15 @@ def command(
     from usk.cli.display import facts_table
 
     kind, folder = ("installation", None) if what is None else _kind_of(what)
-    if what is None:
-        facts = _describe_installation()
-        display.result(facts, facts_table("usk", facts))
-    elif kind == "generator":
-        facts = _describe_generator(what)
-        display.result(facts, facts_table(what, facts))
-    elif folder is not None:
-        facts = _describe_run(folder)
-        display.result(facts, facts_table(what, facts))
-    else:
+    if what is not None and kind == "source":
         facts, classes = _describe_source(what, reading)
         display.result({**facts, "classes": classes}, facts_table(what, facts), _counts_table(classes))
+        return
+    if what is None:
+        facts = _describe_installation()
+    else:
+        facts = _describe_generator(what) if folder is None else _describe_run(folder)
+    display.result(facts, facts_table(what or "usk", facts))
 
 
 def _kind_of(what: str) -> tuple[str, Path | None]:

@@ -104,7 +104,14 @@ class _CellRef(abc.ABC):
         return _read_cell(self.cell(), self.folder)
 
     def digest(self) -> str:
-        return _digest_of_cell(self.cell(), self.folder)
+        cell = self.cell()
+        content = cell.get("bytes") if isinstance(cell, dict) else cell
+        if isinstance(content, bytes) and content:
+            return hashlib.sha256(content).hexdigest()
+        with contextlib.suppress(BadAudioError):  # decoding reports it
+            samples, rate_hz, _ = self.read()
+            return hashlib.sha256(samples.tobytes() + str(rate_hz).encode()).hexdigest()
+        return hashlib.sha256(repr(cell).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,17 +285,6 @@ def _refuse_long(frames: int, channels: int, rate_hz: int) -> None:
         raise BadAudioError(f"longer than {MAX_DURATION_S:.0f} s; cut it into clips")
     if frames * channels > MAX_DECODED_SAMPLES:
         raise BadAudioError(f"more than {MAX_DECODED_SAMPLES / 1e6:.0f} million samples; cut it into clips")
-
-
-def _digest_of_cell(cell: Any, folder: Path) -> str:
-    """Return a hash of a cell's bytes or samples, or of the file that it names."""
-    content = cell.get("bytes") if isinstance(cell, dict) else cell
-    if isinstance(content, bytes) and content:
-        return hashlib.sha256(content).hexdigest()
-    with contextlib.suppress(BadAudioError):  # decoding reports it
-        samples, rate_hz, _ = _read_cell(cell, folder)
-        return hashlib.sha256(samples.tobytes() + str(rate_hz).encode()).hexdigest()
-    return hashlib.sha256(repr(cell).encode()).hexdigest()
 
 
 def _read_cell(cell: Any, folder: Path) -> Sound:

@@ -26,18 +26,9 @@ from usk.hub import first_line, limit_waiting
 from usk.manifest import MANIFEST_FILE
 from usk.runs import RUN_FILE
 
-TAGS = [
-    "ETag",
-    "etag",
-    "md5Hash",
-    "checksum",
-    "blob_id",
-    "size",
-    "LastModified",
-    "updated",
-    "mtime",
-    "created",
-]
+TAGS = (
+    "ETag", "etag", "md5Hash", "checksum", "blob_id", "size", "LastModified", "updated", "mtime", "created",
+)  # fmt: skip
 LAST_FILES = (MANIFEST_FILE, RUN_FILE, "README.md")  # uploaded last: they show that the rest is there
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
 NO_CREDENTIALS = re.compile(r"Credential|Token\w*NotFound|Authentication|Unauthorized")  # in names of errors

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from usk.data.open import SourceLike
     from usk.data.source import Source
     from usk.report.gallery import Gallery
-    from usk.report.view import View
 
 BUDGET_BYTES = 25_000_000  # of a page that contains its media
 RESERVED_BYTES = 1_000_000  # part of the budget for everything but clips; half of it is for charts
@@ -158,7 +157,7 @@ def _audit(synthetic: Source, real: Source | None, config: ReportConfig, reporte
 
 
 def _render_page(
-    view: View,
+    view: dict[str, Any],
     drawings: Sequence[Sequence[dict[str, Any]]],
     gallery: Gallery | None,
     copies: frozenset[str],

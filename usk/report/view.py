@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from usk.audit.tables import Finding, audit_tables, findings
+from usk.audit.tables import audit_tables, findings
 from usk.data.clip import NO_MODEL
 from usk.evaluate.next_step import next_step
 from usk.evaluate.tables import mix_table, train_clips_tables
@@ -48,23 +48,6 @@ class Section:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class View:
-    """The content of a page without drawings and clips."""
-
-    title: str
-    lead: str
-    sections: tuple[Section, ...]
-    findings: tuple[Finding, ...]  # of the audit; empty without one
-    audit_tables: tuple[Table, ...]
-    audit_notes: tuple[str, ...]
-    classes: Table | None
-    settings: tuple[tuple[str, Facts], ...]  # titles and facts
-    command: str  # that made the clips; empty if unknown
-    versions: Facts
-    license: str
-
-
 def build_sections(
     all_details: Sequence[ComparisonDetails], sweeps: Sequence[TrainClipsSweep]
 ) -> tuple[Section, ...]:
@@ -83,24 +66,24 @@ def build_view(
     gallery: Gallery | None,
     audit: Audit | None,
     manifest: Manifest | None,
-) -> View:
-    """Return the content of a page. `manifest` is that of the dataset in `gallery`."""
+) -> dict[str, Any]:
+    """Return the template's `view`: the content of a page without drawings and clips. `manifest` is that of the dataset in `gallery`."""
     arguments = () if manifest is None else manifest.arguments
-    return View(
-        title=f"Synthetic clips: {gallery.name}"
-        if gallery and not all_details
-        else "Do synthetic clips help?",
-        lead=_lead(all_details, gallery),
-        sections=sections,
-        findings=() if audit is None else tuple(findings(audit)),
-        audit_tables=() if audit is None else tuple(audit_tables(audit)),
-        audit_notes=() if audit is None else audit.notes,
-        classes=None if gallery is None else _class_table(gallery),
-        settings=tuple(_settings(manifest, all_details)),
-        command=shlex.join(["usk", *arguments]) if arguments else "",
-        versions=_versions(),
-        license=_license(gallery),
-    )
+    return {
+        "title": "Do synthetic clips help?"
+        if all_details or not gallery
+        else f"Synthetic clips: {gallery.name}",
+        "lead": _lead(all_details, gallery),
+        "sections": sections,
+        "findings": [] if audit is None else findings(audit),
+        "audit_tables": [] if audit is None else audit_tables(audit),
+        "audit_notes": () if audit is None else audit.notes,
+        "classes": None if gallery is None else _class_table(gallery),
+        "settings": _settings(manifest, all_details),
+        "command": shlex.join(["usk", *arguments]) if arguments else "",
+        "versions": _versions(),
+        "license": _license(gallery),
+    }
 
 
 def _lead(all_details: Sequence[ComparisonDetails], gallery: Gallery | None) -> str:
