@@ -122,16 +122,20 @@ def open_bundle(folder: str, repo_id: str, reporter: Reporter | None = None) -> 
             trained_on = root / "trained_on.json"
             record = _read_record(trained_on) if trained_on.is_file() else {}
         card, title, license = _read_card(root, str(record.get("license", UNKNOWN)), repo_id)
+        shards = read_manifest(root, UskError).all_shards if kind.marker == MANIFEST_FILE else {}
         with reporter.task("checking", "files", len(paths)) as task:
             files = []
             for done, path in enumerate(paths, 1):
                 file, content = root / path, card if path == CARD_FILE else None
                 size = file.stat().st_size if content is None else len(content)
                 digest = sha256_of(file) if content is None else hashlib.sha256(content).hexdigest()
+                if path in shards and shards[path].sha256 != digest:
+                    raise UskError(
+                        f"{file} is damaged or was changed after it was made: its hash differs from {MANIFEST_FILE}",
+                        hint=f"Delete it. {SYNTH_AGAIN}",
+                    )
                 files.append(SharedFile(path, size, digest, file, content))
                 task.update(done)
-        if kind.name == "synthetic dataset":
-            _compare_hashes(root, files)
         if not title:
             reporter.warn(f"{folder} has no card ({CARD_FILE}), so others do not learn what it is")
         _warn_of_home(files, reporter)
@@ -203,17 +207,6 @@ def _check_dataset(root: Path, record: dict[str, Any], paths: list[str]) -> None
             f"{root / 'plan.jsonl'} is not the plan that {MANIFEST_FILE} names",
             hint="Make the dataset again.",
         )
-
-
-def _compare_hashes(root: Path, files: list[SharedFile]) -> None:
-    """Raise UskError if a shard does not have the hash in the manifest."""
-    shards = read_manifest(root, UskError).all_shards
-    for file in files:
-        if file.path in shards and shards[file.path].sha256 != file.sha256:
-            raise UskError(
-                f"{file.source} is damaged or was changed after it was made: its hash differs from {MANIFEST_FILE}",
-                hint=f"Delete it. {SYNTH_AGAIN}",
-            )
 
 
 def _check_run(root: Path, record: dict[str, Any], paths: list[str]) -> None:

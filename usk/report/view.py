@@ -37,7 +37,6 @@ class Section:
     """One comparison, or an overview of several. `heading` is unique."""
 
     heading: str
-    is_overview: bool
     warning: str
     baseline: str
     answers: tuple[tuple[MixRow, str, str], ...]  # each mix but the baseline, with kind and sign in `MARKS`
@@ -56,7 +55,7 @@ def build_sections(
     overviews = []
     for sweep, chart, table in zip(sweeps, train_clips_charts(sweeps), tables, strict=False):
         heading, warning = f"By number of train clips: {sweep.setting}", sweep.warning or ""
-        overviews.append(Section(heading, True, warning, "", (), "", (table,), (chart,), (), ()))
+        overviews.append(Section(heading, warning, "", (), "", (table,), (chart,), (), ()))
     return (*overviews, *map(_comparison_section, all_details))
 
 
@@ -101,7 +100,6 @@ def _comparison_section(details: ComparisonDetails) -> Section:
     comparison = details.comparison
     return Section(
         heading=comparison.title,
-        is_overview=False,
         warning=comparison.warning or "",
         baseline=comparison.baseline,
         answers=tuple(
