@@ -54,8 +54,6 @@ class Sound(NamedTuple):
 class AudioRef(Protocol):
     """The place of one clip's audio."""
 
-    @property
-    def name(self) -> str: ...
     def read(self) -> Sound:
         """Return the decoded audio. Raise BadAudioError or OSError."""
         ...
@@ -71,10 +69,6 @@ class FileRef:
 
     path: Path
     segment_s: tuple[float, float] | None = None
-
-    @property
-    def name(self) -> str:
-        return str(self.path) + self.segment_suffix
 
     @property
     def segment_suffix(self) -> str:
@@ -122,10 +116,6 @@ class ParquetRef(_CellRef):
     column: str
 
     @property
-    def name(self) -> str:
-        return f"{self.path.name} row {self.row} of group {self.row_group}"
-
-    @property
     def folder(self) -> Path:  # type: ignore[override]
         return self.path.parent
 
@@ -147,10 +137,6 @@ class DatasetRef(_CellRef):
     column: str
     folder: Path
 
-    @property
-    def name(self) -> str:
-        return f"row {self.row}"
-
     def cell(self) -> Any:
         return self.rows[self.row][self.column]
 
@@ -161,15 +147,11 @@ class ProceduralRef:
 
     clip: Clip
 
-    @property
-    def name(self) -> str:
-        return self.clip.clip_id.removeprefix("demo/")
-
     def read(self) -> Sound:
         return Sound(demo_corpus.render(self.clip), demo_corpus.SAMPLE_RATE_HZ)
 
     def digest(self) -> str:
-        return hashlib.sha256(self.name.encode()).hexdigest()
+        return hashlib.sha256(self.clip.clip_id.removeprefix("demo/").encode()).hexdigest()
 
 
 def is_audio(file: Path) -> bool:

@@ -29,7 +29,6 @@ from usk.text import pluralize
 
 REJECTED_FOLDER = "rejected"  # in a dataset's folder: clips that the classifier filter rejected
 N_SCALE_SOUNDS = 128  # clips that determine the scale of all pictures
-BASE64 = 4 / 3  # characters per byte
 MAX_REJECTED_FRACTION, MAX_CHANGED_FRACTION = 0.2, 0.15  # of the budget
 BATCH = 32  # clips that threads compress at the same time
 
@@ -90,14 +89,12 @@ def build_gallery(
     rejected: Source | None = None,
     all_details: Sequence[ComparisonDetails] = (),
     budget_bytes: int | None = None,
-    embedded: bool = True,
     reporter: Reporter | None = None,
 ) -> Gallery:
     """Compress as many clips with their parents as fit into `budget_bytes`, or all of them if it is None.
 
     Args:
         all_details: comparisons whose changed test clips are shown too, if they are in `real`.
-        embedded: media are embedded in the page as base64, which takes a third more bytes.
 
     Raise SourceError if `synthetic` names no parents, or if none of them is in `real`.
     """
@@ -113,7 +110,7 @@ def build_gallery(
     kept = decode(synthetic)
     parts = [(kept, False)] if rejected is None else [(decode(rejected), True), (kept, False)]
     originals = None if real is None else decode(real)
-    library = SoundLibrary(originals, budget_bytes, BASE64 if embedded else 1.0)
+    library = SoundLibrary(originals, budget_bytes)
     all_changes = _find_all_changes(all_details, originals.source) if originals is not None else []
     library.set_scale([kept.audio(row) for row in display_order(kept.source.clips)[:N_SCALE_SOUNDS]])
     library.choose_bit_rate(kept.source, [change.row for change in all_changes])

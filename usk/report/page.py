@@ -103,7 +103,6 @@ def report(
             rejected=rejected_source(expanded(synthetic.location)),
             all_details=all_details,
             budget_bytes=budget,
-            embedded=not config.split,
             reporter=reporter,
         )
         audit = _audit(synthetic, source, config, reporter)

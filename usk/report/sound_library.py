@@ -31,6 +31,7 @@ N_NEAREST = 2  # synthetic clips that are shown with a changed test clip
 BYTES_PER_SECOND = 5_000  # of MP3 and picture
 SMALL_PICTURE_BYTES_PER_SECOND = 300
 ROW_BYTES, SOUND_BYTES = 750, 460  # of the page's data on a clip, and on each of its sounds
+BASE64 = 4 / 3  # characters in the page per byte of media
 OGG_BYTES = 250  # overhead of each Opus file
 SPARE_FRACTION = 0.03  # of the budget, because encoders do not match a bit rate exactly
 N_DISTANCE_CLIPS = 400  # real clips that determine the unit of distance
@@ -70,12 +71,10 @@ class SoundLibrary:
     Sounds are `new` until `keep_new_if_fits` keeps or discards them.
     """
 
-    def __init__(
-        self, originals: DecodedSource | None, budget_bytes: int | None = None, weight: float = 1.0
-    ) -> None:
-        """Create an empty library. A byte of media takes `weight` bytes of the budget, which is unlimited if it is None."""
+    def __init__(self, originals: DecodedSource | None, budget_bytes: int | None = None) -> None:
+        """Create an empty library for a page of `budget_bytes` with the media in it; None: a page with media in files."""
         self.originals, self.loudest_db = originals, 0.0
-        self.budget_bytes, self.weight, self.spent = budget_bytes, weight, 0.0
+        self.budget_bytes, self.spent = budget_bytes, 0.0
         self.kbps: float | None = None  # of Opus if not all clips would fit as MP3
         self.real_names: set[str] = set()
         self.prepared: dict[str, tuple[Sound, np.ndarray]] = {}  # compressed in advance, with statistics
@@ -106,8 +105,8 @@ class SoundLibrary:
         n_rows, n_sounds = len(synthetic) + len(changed), len(synthetic) + len(rows)
         data_bytes = ROW_BYTES * n_rows + SOUND_BYTES * n_sounds
         media_bytes = (1 - SPARE_FRACTION) * (self.budget_bytes - data_bytes)
-        media_bytes -= self.weight * OGG_BYTES * n_sounds
-        bytes_per_second = media_bytes / (self.weight * max(seconds, 0.1))
+        media_bytes -= BASE64 * OGG_BYTES * n_sounds
+        bytes_per_second = media_bytes / (BASE64 * max(seconds, 0.1))
         if bytes_per_second < BYTES_PER_SECOND:
             kbps = (bytes_per_second - SMALL_PICTURE_BYTES_PER_SECOND) * 8e-3
             self.kbps = float(np.clip(kbps, *OPUS_KBPS))
@@ -136,7 +135,7 @@ class SoundLibrary:
 
     def keep_new_if_fits(self, fraction: float = 1.0) -> bool:
         """Keep the new sounds if all kept ones then fit into this fraction of the budget. Otherwise discard them."""
-        cost = ROW_BYTES + sum(SOUND_BYTES + self.weight * sound.n_bytes for sound in self.new.values())
+        cost = ROW_BYTES + sum(SOUND_BYTES + BASE64 * sound.n_bytes for sound in self.new.values())
         fits = self.budget_bytes is None or self.spent + cost <= fraction * self.budget_bytes
         if fits:
             self.kept |= self.new
