@@ -255,13 +255,7 @@ def plan_table(counts: Mapping[str, Mapping[int, int]], title: str) -> tables.Ta
 
 def _new_table(**options: Any) -> Table:
     """Create a rich table without lines between columns, so that most tables fit into 80 columns."""
-    return Table(
-        box=SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        collapse_padding=True,
-        **options,
-    )
+    return Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True, **options)
 
 
 def _break_list(text: str) -> str:

@@ -100,8 +100,7 @@ def _open_real(display: Display, synth: str, real: str | None, reading: ReadOpti
     from usk.files import expanded
     from usk.manifest import find_manifest
 
-    folder = expanded(synth)
-    manifest = find_manifest(folder)
+    manifest = find_manifest(expanded(synth))
     if real is None:
         from_demo = manifest is not None and manifest.source.name == "demo"
         real = "demo" if from_demo else os.environ.get("USK_REAL") or None
