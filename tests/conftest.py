@@ -42,7 +42,6 @@ settings.register_profile("usk", deadline=None, derandomize=True, database=None,
 settings.load_profile("usk")
 
 ROOT = Path(__file__).resolve().parents[1]
-SHARED = ROOT.parent / "shared"
 LOCAL_HOSTS = ("127.0.0.1", "::1", "localhost", "", None)
 
 
@@ -182,17 +181,6 @@ def _urban_sound(class_name: str, recording: int, duration_s: float, rng: np.ran
     return np.clip(steady + 0.01 * rng.standard_normal(len(t)).astype(np.float32), -1, 1)
 
 
-@pytest.fixture(scope="session")
-def real_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sample of real UrbanSound8K recordings, unpacked; tests that use it carry the marker `real`."""
-    unpack = SHARED / "urbansound8k" / "unpack.py"
-    if not unpack.is_file():
-        pytest.skip("the real recordings are not beside this checkout")
-    destination = tmp_path_factory.mktemp("real")
-    subprocess.run([sys.executable, str(unpack), str(destination)], check=True, stdout=subprocess.DEVNULL)
-    return destination / "UrbanSound8K"
-
-
 # --- tiny generators ---------------------------------------------------------------------------------------
 
 
@@ -217,7 +205,7 @@ def audio_encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_pipeline(
     tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
-) -> Iterator[Callable[..., Path]]:
+) -> Callable[..., Path]:
     """A factory of audio-diffusion pipeline folders with a tiny random UNet: the same options give the same folder.
 
     Options: `prediction_type`, `vae` (its number of image channels, 1 or 3; True is 1), `scheduler` (class name),
@@ -228,41 +216,29 @@ def tiny_pipeline(
     """
     made: dict[str, Path] = {}
 
-    def make(
-        *,
-        prediction_type: str = "epsilon",
-        vae: int = 0,
-        scheduler: str = "DDIMScheduler",
-        mel_class: tuple[str, str] = ("audiodiffusion.mel", "Mel"),
-        size: tuple[int, int] = (TINY_MEL["y_res"], TINY_MEL["x_res"]),
-        attention: bool = False,
-        class_names: tuple[str, ...] = (),
-        conditional: int = 0,
-        **scheduler_options: Any,
-    ) -> Path:
-        shape = (int(vae), scheduler, mel_class, size, attention, class_names, conditional)
-        key = repr((prediction_type, shape, sorted(scheduler_options.items())))
+    def make(**options: Any) -> Path:
+        key = repr(sorted(options.items()))
         if key not in made:
             folder = tmp_path_factory.mktemp("pipeline") / "tiny"
-            _write_pipeline(folder, *shape, {"prediction_type": prediction_type, **scheduler_options})
-            if conditional == 100:
+            _write_pipeline(folder, **options)
+            if options.get("conditional") == 100:
                 (folder / "audio_encoder").symlink_to(request.getfixturevalue("audio_encoder_folder"))
             made[key] = folder
         return made[key]
 
-    yield make
+    return make
 
 
 def _write_pipeline(
     folder: Path,
-    vae: int,
-    scheduler: str,
-    mel_class: tuple[str, str],
-    size: tuple[int, int],
-    attention: bool,
-    class_names: tuple[str, ...],
-    conditional: int,
-    scheduler_options: dict[str, Any],
+    vae: int = 0,
+    scheduler: str = "DDIMScheduler",
+    mel_class: tuple[str, str] = ("audiodiffusion.mel", "Mel"),
+    size: tuple[int, int] = (TINY_MEL["y_res"], TINY_MEL["x_res"]),
+    attention: bool = False,
+    class_names: tuple[str, ...] = (),
+    conditional: int = 0,
+    **scheduler_options: Any,
 ) -> None:
     import diffusers
 
@@ -295,8 +271,8 @@ def _write_pipeline(
         getattr(diffusers, unet_class)(**unet).save_pretrained(folder / "unet")
         if vae:
             diffusers.AutoencoderKL(
-                in_channels=vae,
-                out_channels=vae,
+                in_channels=int(vae),
+                out_channels=int(vae),
                 latent_channels=channels,
                 block_out_channels=(8,) * (halvings + 1),
                 norm_num_groups=4,
@@ -418,3 +394,17 @@ def usk_process() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     yield start
     for process in started:
         process.kill()
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
+    """The worker processes that a test starts."""
+    every: list[subprocess.Popen[bytes]] = []
+    start = subprocess.Popen
+
+    def noted(*words: Any, **options: Any) -> subprocess.Popen[bytes]:
+        every.append(start(*words, **options))
+        return every[-1]
+
+    monkeypatch.setattr("usk.engine.local.subprocess.Popen", noted)
+    return every

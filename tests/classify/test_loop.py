@@ -227,22 +227,6 @@ def trainings(name: str, dropout: float, learning_rate: float = 1e-3, device: st
     return Training(model.to(device).train(), recipe, table, settings)
 
 
-def test_what_was_kept_on_cuda_goes_on_without_it() -> None:
-    whole = trainings("small", 0.0, device="cpu")
-    expected = [float(whole.step()) for _ in range(4)]
-    first = trainings("small", 0.0, device="cpu")
-    for _ in range(2):
-        first.step()
-    state = first.state()
-    for group in state["optimizer"]["param_groups"]:  # as a recorded step stores it
-        group |= {"capturable": True, "lr": torch.tensor(group["lr"])}
-    second = trainings("small", 0.0, device="cpu")
-    second.model.load_state_dict(first.model.state_dict())
-    second.resume(state, 2)
-    assert np.allclose([float(second.step()) for _ in range(2)], expected[2:], rtol=1e-4)
-    assert all(isinstance(group["lr"], float) for group in second.optimizer.param_groups)
-
-
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 def test_what_was_trained_on_is_freed_at_once(device: str) -> None:
     """On a GPU with what was recorded of a step."""
@@ -278,14 +262,23 @@ def test_recorded_steps_draw_anew() -> None:
     assert len(set(losses)) == 12, "dropout"
 
 
-@pytest.mark.gpu
-def test_recorded_steps_go_on_from_a_checkpoint() -> None:
-    whole = trainings("small", 0.0)
-    expected = [float(whole.step()) for _ in range(12)]
-    first = trainings("small", 0.0)
-    for _ in range(6):
+@pytest.mark.parametrize(
+    ("device", "half", "rtol"), [("cpu", 2, 1e-4), pytest.param("cuda", 6, 2e-2, marks=pytest.mark.gpu)]
+)
+def test_steps_go_on_from_a_checkpoint(device: str, half: int, rtol: float) -> None:
+    """Recorded ones on CUDA; on a CPU also from what was kept on CUDA."""
+    whole = trainings("small", 0.0, device=device)
+    expected = [float(whole.step()) for _ in range(2 * half)]
+    first = trainings("small", 0.0, device=device)
+    for _ in range(half):
         first.step()
-    second = trainings("small", 0.0)
+    state = first.state()
+    if device == "cpu":
+        for group in state["optimizer"]["param_groups"]:  # as a recorded step stores it
+            group |= {"capturable": True, "lr": torch.tensor(group["lr"])}
+    second = trainings("small", 0.0, device=device)
     second.model.load_state_dict(first.model.state_dict())
-    second.resume(first.state(), 6)
-    assert np.allclose([float(second.step()) for _ in range(6)], expected[6:], rtol=2e-2)
+    second.resume(state, half)
+    assert np.allclose([float(second.step()) for _ in range(half)], expected[half:], rtol=rtol)
+    if device == "cpu":
+        assert all(isinstance(group["lr"], float) for group in second.optimizer.param_groups)

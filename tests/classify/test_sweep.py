@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,7 @@ from usk.evaluate.compare import compare_runs
 from usk.evaluate.stats import min_pairs
 from usk.evaluate.verdict import Verdict
 
-
-@pytest.fixture(autouse=True)
-def _tiny(tiny_classifier: Any) -> Iterator[None]:
-    yield
+pytestmark = pytest.mark.usefixtures("tiny_classifier")
 
 
 def test_splits_then_seeds_then_train_clips_then_mixes_and_leaks_are_looked_for_once_a_fold(

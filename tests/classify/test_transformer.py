@@ -77,7 +77,7 @@ def test_features_are_the_extractors_own(ast: Path, wav2vec2: Path, bands: Sourc
         torch.testing.assert_close(made[1], wanted, atol=4e-3, rtol=2e-3)
 
 
-def test_padding_is_no_sound_to_augment(tmp_path: Path) -> None:
+def test_padding_is_no_sound_to_augment() -> None:
     """AST's extractor computes 398 frames for four seconds and pads them to the model's length."""
     extractor = transformers.ASTFeatureExtractor(num_mel_bins=16, max_length=512)
     padded = ExtractorFeatures.of(extractor)

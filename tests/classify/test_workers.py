@@ -105,20 +105,6 @@ def test_at_the_same_time_is_as_one_after_another(
     assert not any(again.fresh)
 
 
-@pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
-    """The worker processes that a test starts."""
-    every: list[subprocess.Popen[bytes]] = []
-    start = subprocess.Popen
-
-    def noted(*words: Any, **options: Any) -> subprocess.Popen[bytes]:
-        every.append(start(*words, **options))
-        return every[-1]
-
-    monkeypatch.setattr(local.subprocess, "Popen", noted)
-    return every
-
-
 def results(folder: Path) -> dict[str, bytes]:
     """Return the content of runs without their times."""
     names = ("model.safetensors", "config.json", "history.json", "predictions.parquet")

@@ -114,15 +114,6 @@ def test_the_sample_size_may_be_a_number_or_a_pair(folder: Path, size: Any, mel:
     assert load_generator(str(folder), device="cpu").image_shape == (1, mel["y_res"], 32)
 
 
-def test_older_weights_in_bin_files_load(folder: Path) -> None:
-    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
-    state = load_file(weights)
-    torch.save(state, weights.with_suffix(".bin"))
-    weights.unlink()
-    unet = load_generator(str(folder), device="cpu").unet
-    assert all(torch.equal(tensor, state[name]) for name, tensor in unet.state_dict().items())
-
-
 SUFFIXES = pytest.mark.parametrize("suffix", [".safetensors", ".bin"])
 
 

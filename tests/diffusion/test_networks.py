@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.diffusion.test_fit import Killed, killed_at
 from tests.diffusion.test_fit import weights as unet_state
 from tests.sounds import tone, write_wav
 from usk.audio.mel import MelSettings
@@ -146,7 +147,7 @@ def test_it_learns_and_more_gently_than_from_nothing(
     ids=lambda schedule: str(schedule.get("beta_schedule", "trained betas")),
 )
 def test_the_loss_is_that_of_the_bases_noise_and_prediction(
-    tmp_path: Path, prediction_type: str, schedule: dict[str, Any]
+    prediction_type: str, schedule: dict[str, Any]
 ) -> None:
     """A UNet that says what diffusers' own DDPMScheduler holds to be right has no loss, and another has one."""
     scheduler = diffusers.DDPMScheduler(prediction_type=prediction_type, **schedule)
@@ -187,7 +188,7 @@ def test_the_embedded_generator_can_be_trained_further(
 
 
 def test_a_stopped_run_goes_on_from_its_checkpoint_and_not_from_the_base(
-    tone_folder: Path, tiny_pipeline: Factory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tone_folder: Path, tiny_pipeline: Factory, tmp_path: Path
 ) -> None:
     """The base has dropout, which draws from torch's global state."""
     base = Path(shutil.copytree(tiny_pipeline(), tmp_path / "base"))
@@ -199,17 +200,8 @@ def test_a_stopped_run_goes_on_from_its_checkpoint_and_not_from_the_base(
     )  # fmt: skip
     source = open_source(str(tone_folder))
     undisturbed = fit([source], tmp_path / "undisturbed", config)
-
-    draw = MelTrainer.draw
-
-    def kill(trainer: MelTrainer, step: int) -> MelBatch:
-        if step == 4:
-            raise KeyboardInterrupt
-        return draw(trainer, step)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(MelTrainer, "draw", kill)
-        fit([source], tmp_path / "killed", config)
+    with pytest.raises(Killed):
+        fit([source], tmp_path / "killed", config, reporter=killed_at(3))
     torch.manual_seed(12345)
     resumed = fit([source], tmp_path / "killed", config)
     expected, actual = unet_state(undisturbed.folder), unet_state(resumed.folder)

@@ -59,10 +59,6 @@ NOISE = {"made", "seconds", "s", "elapsed_s", "seconds_per_clip", "page", "MB"}
 NOISE |= {"folder", "revision", "license"}
 
 
-def file_sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
 def cases() -> list[tuple[str, str, str, int]]:
     return [
         (file, words, way, seed)
@@ -76,7 +72,7 @@ def cases() -> list[tuple[str, str, str, int]]:
 def answer(one: Ended) -> Any:
     """What a command says, without what differs from call to call, and the hashes of the clips that it made."""
     files = sorted(Path().glob("*/data/*.parquet")) if one.words[0] == "synth" else ()
-    made = {str(file): file_sha256(file) for file in files}
+    made = {str(file): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
     try:
         value = json.loads(one.out)
     except ValueError:

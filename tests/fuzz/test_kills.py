@@ -5,12 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,59 +16,10 @@ import pytest
 from tests.fuzz.campaign import KILLS, Failures
 
 ROOT = Path(__file__).resolve().parents[2]
-VARYING = {"README.md", "history.json", "run.json", "usk.json"}  # they hold times, or the command line
-
-
-def bytes_of(folder: Path) -> dict[str, str]:
-    """A hash of each file; hidden ones by name alone."""
-    return {
-        str(file.relative_to(folder)): ""
-        if file.name in VARYING
-        else hashlib.sha256(file.read_bytes()).hexdigest()
-        for file in sorted(folder.rglob("*"))
-        if file.is_file()
-    }
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not KILLS, reason="USK_FUZZ_KILLS says how many")
-@pytest.mark.parametrize("kind", ["synth", "train"])
-def test_kills_at_random_moments(
-    world: Path, usk_process: Callable[..., subprocess.Popen[str]], kind: str
-) -> None:
-    words: tuple[object, ...] = {
-        "synth": ("synth", "--real", world / "clips", "--strategy", "waveform", "--per-class", 400, "--quiet", "--out"),
-        "train": ("train", "--real", world / "clips", "--epochs", 1, "--seeds", 2, "--test-folds", 1, "--no-baseline", "--quiet", "--out"),
-    }[kind]  # fmt: skip
-    began = time.monotonic()
-    process = usk_process(*words, "whole")
-    assert process.wait(300) == 0
-    whole_s, whole = time.monotonic() - began, bytes_of(Path("whole"))
-    failures = Failures()
-    rng = random.Random(f"kills {kind}")
-    n = max(1, KILLS // 2)
-    for number in range(n):
-        shutil.rmtree("cut", ignore_errors=True)
-        after_s = whole_s * rng.uniform(0.3, 1.0)
-        process = usk_process(*words, "cut", USK_CACHE=str(Path("cache").resolve()))
-        time.sleep(after_s)
-        process.kill()
-        process.wait(60)
-        # In a process of its own, as the whole one was: the last bits of what is trained depend on torch's threads.
-        process = usk_process(*words, "cut")
-        said = process.communicate(timeout=300)[1]
-        fault = f"exit code {process.returncode}: {said[-300:]}" if process.returncode else ""
-        if not fault and (there := bytes_of(Path("cut"))) != whole:
-            fault = f"other files: {sorted(set(there.items()) ^ set(whole.items()))}"
-        failures.add(f"{kind} kill {number} after {after_s:.2f} of {whole_s:.2f} s", fault)
-    failures.tell(n)
-
-
-# --- one worker of several -----------------------------------------------------------------------------------
 
 # However small the job, it is shared among processes.
 ENTRY = "import usk.classify.workers as of; of.MIN_CLIPS = 0; from usk.cli.app import main; main()"
-KINDS, WAYS = ("synth", "train", "study"), ("engine", "parts")
+KINDS = ("synth", "train", "study")
 STUDY = """
 real = "clips"
 train_clips = ["full"]
@@ -134,8 +83,8 @@ def everything(folder: Path) -> dict[str, str]:
 
 
 def job_with_a_kill(words: list[object], out: Path, way: str, kind: str, rng: random.Random) -> str:
-    """Run a job and kill one of its workers at a random moment; what went wrong."""
-    more = ["--workers", 2] if way == "engine" and kind != "study" else []
+    """Run a job and kill it, or one of its workers, at a random moment; what went wrong."""
+    more = ["--workers", 1 if way == "alone" else 2] if way != "parts" and kind != "study" else []
     jobs = [[*words, "--part", f"{number}/2"] for number in (1, 2)] if way == "parts" else [[*words, *more]]
     processes = [started(job) for job in jobs]
     after, soon_s = rng.choice((0, 0, 1, 2)), rng.uniform(0, 1.0)
@@ -163,8 +112,9 @@ def job_with_a_kill(words: list[object], out: Path, way: str, kind: str, rng: ra
 @pytest.mark.skipif(
     not KILLS or not Path("/proc/self/task").is_dir(), reason="USK_FUZZ_KILLS says how many; needs Linux"
 )
-def test_a_killed_worker_costs_its_unit_alone(world: Path) -> None:
-    """Jobs of every kind, by the local engine and in two parts: all end with the bytes of one process that nobody disturbed."""
+@pytest.mark.parametrize("ways", [("engine", "parts"), ("alone",)], ids=["killed_worker", "killed_command"])
+def test_a_kill_costs_its_unit_alone(world: Path, ways: tuple[str, ...]) -> None:
+    """Jobs of every kind, by the local engine and in two parts, or alone: all end with the bytes of one process that nobody disturbed."""
     here, failures, undisturbed = Path.cwd(), Failures(), {}
     for kind in KINDS:
         process = started(words_of(kind, world, here / f"whole-{kind}"))
@@ -172,7 +122,7 @@ def test_a_killed_worker_costs_its_unit_alone(world: Path) -> None:
         undisturbed[kind] = everything(here / f"whole-{kind}")
     rng = random.Random("workers")
     for number in range(KILLS):
-        kind, way = KINDS[number % 3], WAYS[number // 3 % 2]
+        kind, way = KINDS[number % 3], ways[number // 3 % len(ways)]
         out = here / f"cut-{number}"
         fault = job_with_a_kill(words_of(kind, world, out), out, way, kind, rng)
         if not fault and (there := everything(out)) != undisturbed[kind]:

@@ -280,19 +280,15 @@ def test_each_parent_is_encoded_once(world: World) -> None:
     assert max(counting.batches) <= 6
 
 
-def _cut_short(content: bytes) -> bytes:
-    return content[:-100]
-
-
-def _other_bytes(content: bytes) -> bytes:
-    return content[:-100] + bytes(byte ^ 0x40 for byte in content[-100:])
-
-
-def _other_parents(content: bytes) -> bytes:
-    return content[len(content) // 2 :] + content[: len(content) // 2]
-
-
-@pytest.mark.parametrize("damage", [_cut_short, _other_bytes, _other_parents])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[:-100],
+        lambda content: content[:-100] + bytes(byte ^ 0x40 for byte in content[-100:]),
+        lambda content: content[len(content) // 2 :] + content[: len(content) // 2],
+    ],
+    ids=["cut short", "other bytes", "other parents"],
+)
 def test_damaged_latents_are_noticed_and_made_again(world: World, damage: Callable[[bytes], bytes]) -> None:
     first = rows_of(world.renderer(), 0, 9)
     files = {file: file.read_bytes() for file in world.folder.glob("latents-*.bin")}
@@ -398,19 +394,11 @@ def test_cropping_leaves_a_clip_what_it_is(world: World) -> None:
 # --- compiled --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "backend",
-    [
-        "eager",
-        pytest.param(
-            "inductor",
-            marks=[
-                pytest.mark.slow,
-                pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler (g++) here"),
-            ],
-        ),
-    ],
-)
+with_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler (g++) here")
+INDUCTOR = pytest.param("inductor", marks=[pytest.mark.slow, with_compiler])
+
+
+@pytest.mark.parametrize("backend", ["eager", INDUCTOR])
 def test_a_compiled_network_makes_the_same_clips_and_is_compiled_once_for_each_width(
     world: World, tiny_pipeline: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, backend: str
 ) -> None:
