@@ -179,10 +179,10 @@ def is_hidden_folder(name: str) -> bool:
     return name.startswith(".") or name.casefold() in SYSTEM_FOLDERS
 
 
-def visible_files(folder: Path, broken: list[Path] | None = None) -> list[Path]:
+def visible_files(folder: Path, left_out: list[Path] | None = None) -> list[Path]:
     """Return all files below `folder`, sorted, except hidden ones (`._cut.wav`) and those in hidden folders.
 
-    Linked folders are entered, each once, unless they lie in `folder` or above it. Append broken links to `broken`.
+    Linked folders are entered, each once. Append to `left_out` broken links, and links to a folder in `folder` or above it.
     """
     root = folder.resolve()
     files: list[Path] = []
@@ -199,6 +199,8 @@ def visible_files(folder: Path, broken: list[Path] | None = None) -> list[Path]:
                 target = path.resolve()
                 is_above = here.is_relative_to(target) or root.is_relative_to(target)
                 if is_above or target in entered or target.is_relative_to(root):
+                    if left_out is not None:
+                        left_out.append(path)
                     continue
             to_enter.append(name)
         subfolders[:] = to_enter  # os.walk enters these
@@ -209,6 +211,6 @@ def visible_files(folder: Path, broken: list[Path] | None = None) -> list[Path]:
             with contextlib.suppress(OSError):  # a link that may not be followed
                 if file.is_file():
                     files.append(file)
-                elif broken is not None and not file.exists():
-                    broken.append(file)
+                elif left_out is not None and not file.exists():
+                    left_out.append(file)
     return sorted(files)

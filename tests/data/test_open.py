@@ -654,4 +654,5 @@ def test_notes_name_files_that_are_no_clips(tone_folder: Path) -> None:
     assert any("2 files (.m4a, .wma) are passed over" in note for note in source.notes)
     linked = [clip.clip_id for clip in source.clips if "r99" in clip.clip_id]
     assert linked == [f"{tone_folder.name}/{first.name}/r99/cut.wav"]
+    assert "usk reads no file in owl, so it is no class" in source.notes
     assert "1 audio file outside the class folders passed over: a clip's class is its folder" in source.notes

@@ -337,11 +337,13 @@ def test_read(tmp_path: Path, make: Make) -> None:
         (parts_below_classes, "the publisher's parts in the column split (test 2, train 2)"),
         (content("labels.csv", "filename,label,is_test\n" + rows(lambda f, c: f"{f},{c},{f[-5]}\n")), "the column is_test (0 2, 1 2)"),
         (content("labels.csv", "filename,label,dataset\n" + rows(lambda f, c: f"{f},{c},{('train', 'test')[int(f[-5])]}\n")), "column dataset (test 2, train 2)"),
+        (lambda root: [clips(root / f"Actor_0{n}", [f"{n}.wav"]) for n in (1, 2)], "Actor_01, Actor_02 differ by a number alone"),
         (lambda root: clips(root / "dog"), "one class, dog: classes are the folders directly below"),
+        (with_links, "left out 2 links to folders that are read anyway or lie above (dog/beside, dog/up)"),
         (lambda root: [clips(root / name, NAMES[:2]) for name in ("Dog", "dog", "rain ")], "'Dog' and 'dog'"),
         (
             lambda root: [clips(root / day / kind, [f"{day}.wav"]) for day in ("mon", "tue") for kind in CLASSES],
-            "recording folders that several classes have (dog, rain) count as one recording each",
+            "all of them have the same folders (dog, rain): if those are the classes, swap the two levels",
         ),
         (
             content("labels.csv", "filename,label\n" + rows(lambda f, c: f"{f},{c}\n") * 2),

@@ -161,7 +161,13 @@ def _recording_notes(
         where = ", ".join(f"{share} {abbreviate_list(names)}" for share, names in which if names)
         alone = f"{n_alone.total()} of {len(files)} clips lie in no folder of a recording ({where})"
         notes.append(no_groups_note(RECORDING_FIX, alone))
-    if shared:
+    folders_of = [{_recording_folder(file) for file in files if file.parts[0] == name} for name in classes]
+    if len(classes) > 1 and len(folders_of[0]) > 1 and all(each == folders_of[0] for each in folders_of):
+        notes.append(
+            f"the classes are {abbreviate_list(list(classes))}, and all of them have the same folders ({abbreviate_list(sorted(shared))}): if those are the "
+            "classes, swap the two levels, or list the files in a table metadata.csv with the columns file_name and label"
+        )
+    elif shared:
         notes.append(
             f"recording folders that several classes have ({abbreviate_list(sorted(shared))}) count as one recording each, which is never on "
             "both sides of a split; give them other names if they are not"
@@ -178,9 +184,19 @@ def _other_notes(folder: AudioFolder, classes: Sequence[str], location: str) -> 
         notes.append(
             f"{_count_kinds(folder.unread)} passed over: usk cannot read them; convert them, for example to FLAC"
         )
+    if empty := sorted({file.parts[0] for file in folder.unread if len(file.parts) > 1} - set(classes)):
+        notes.append(
+            f"usk reads no file in {abbreviate_list(empty)}, so {'it is no class' if len(empty) == 1 else 'they are no classes'}"
+        )
     if n_loose := sum(len(file.parts) == 1 for file in folder.audio):
         notes.append(
             f"{pluralize(n_loose, 'audio file')} outside the class folders passed over: a clip's class is its folder"
+        )
+    without_numbers = {re.sub(r"\d+", "#", name) for name in classes}
+    if len(classes) > 1 and len(without_numbers) == 1 and without_numbers != {"#"}:
+        notes.append(
+            f"the classes {abbreviate_list(list(classes))} differ by a number alone: if they are speakers, days or places, list the files in a "
+            "table metadata.csv with the columns file_name and label"
         )
     if len(classes) == 1:
         notes.append(

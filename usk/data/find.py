@@ -49,6 +49,7 @@ class AudioFolder:
     tables: tuple[PurePosixPath, ...]
     ignored: tuple[PurePosixPath, ...]  # archives, and table formats that usk does not read
     unusable: dict[str, list[str]]  # audio files by the reason why they cannot be clips
+    skipped_links: tuple[str, ...]  # links to folders that are read anyway or lie above
 
     @functools.cached_property
     def finder(self) -> FileFinder:
@@ -76,7 +77,7 @@ class AudioFolder:
 
 
 def list_audio_folder(root: Path) -> AudioFolder:
-    links: list[Path] = []  # to nothing
+    links: list[Path] = []
     unusable: dict[str, list[str]] = defaultdict(list)
     audio, unread, tables, ignored = [], [], [], []
     for file in visible_files(root, links):
@@ -92,9 +93,16 @@ def list_audio_folder(root: Path) -> AudioFolder:
             tables.append(relative)
         elif suffix in (*UNREAD_TABLES, *ARCHIVES):
             ignored.append(relative)
-    for link in filter(is_audio, links):
-        unusable["linked to nothing (git-annex?)"].append(_printable(link.relative_to(root)))
-    return AudioFolder(root, tuple(audio), tuple(unread), tuple(tables), tuple(ignored), dict(unusable))
+    skipped_links = []
+    for link in links:
+        name = _printable(link.relative_to(root))
+        if link.is_dir():
+            skipped_links.append(name)
+        elif is_audio(link):
+            unusable["linked to nothing (git-annex?)"].append(name)
+    return AudioFolder(
+        root, tuple(audio), tuple(unread), tuple(tables), tuple(ignored), dict(unusable), tuple(skipped_links)
+    )
 
 
 def _printable(path: PurePath) -> str:

@@ -125,6 +125,10 @@ def _open_folder(path: Path, location: str, skip_bad: bool, columns: Columns) ->
     """Open a folder of audio files: those that a table lists, or all in class folders."""
     folder = list_audio_folder(path)
     notes = _unusable_notes(folder, location, skip_bad)
+    if folder.skipped_links:
+        notes.append(
+            f"left out {pluralize(len(folder.skipped_links), 'link')} to folders that are read anyway or lie above ({abbreviate_list(list(folder.skipped_links))})"
+        )
     if inner := folder.inner_folder(with_tables=True):
         return _open_inner(path, inner, location, skip_bad, columns)
     chosen = choose_tables(folder, columns)
