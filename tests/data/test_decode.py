@@ -100,7 +100,7 @@ def decoded_names(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     read = decode_module.read_mono
 
     def counting(ref: FileRef) -> tuple[np.ndarray, int]:
-        names.append(ref.name)
+        names.append(str(ref.path))
         return read(ref)
 
     monkeypatch.setattr(decode_module, "read_mono", counting)
@@ -271,7 +271,7 @@ def test_an_unreadable_file_is_tried_again(tone_folder: Path, monkeypatch: pytes
     read = decode_module.read_mono
 
     def refuse(ref: FileRef) -> tuple[np.ndarray, int]:
-        if ref.name.endswith("low/low0/cut0.wav"):
+        if str(ref.path).endswith("low/low0/cut0.wav"):
             raise PermissionError(13, "Permission denied")
         return read(ref)
 

@@ -450,8 +450,8 @@ def test_the_column_of_files_can_be_named(tmp_path: Path) -> None:
     )
     clips(tmp_path / "set" / "other")
     first, second = (open_source(tmp_path / "set", audio_column=name) for name in ("filename", "second"))
-    assert first.audio[0].name.endswith("audio/dog_0.wav")
-    assert second.audio[0].name.endswith("other/dog_0.wav")
+    assert str(first.audio[0].path).endswith("audio/dog_0.wav")
+    assert str(second.audio[0].path).endswith("other/dog_0.wav")
     with pytest.raises(UsageError) as raised:
         open_source(tmp_path / "set", audio_column="third")
     assert raised.value.field == "audio_column"

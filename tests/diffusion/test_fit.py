@@ -260,7 +260,7 @@ def test_the_seed_decides_the_weights_and_held_out_recordings_do_not(
     first = fit([source], tmp_path / "first", TINY, mel=MEL)
     for ref, clip in zip(source.audio, source.clips, strict=True):
         if clip.group in held:
-            write_wav(Path(ref.name), tone(2_000, 0.55, 8_000), 8_000)
+            write_wav(ref.path, tone(2_000, 0.55, 8_000), 8_000)
     second = fit([replace(source, cache_key="changed")], tmp_path / "second", TINY, mel=MEL)
     after = weights(second.folder)
     assert all(torch.equal(tensor, after[name]) for name, tensor in weights(first.folder).items())

@@ -241,8 +241,12 @@ class StoredFolder:
     def _read_state(self) -> dict[str, Any]:
         try:
             state = json.loads(self._state_file.read_text(encoding="utf-8"))
-            return {name: entry for name, entry in state.items() if (self.local / name).is_file()}
-        except (OSError, ValueError):
+            return {
+                name: {"stored": entry["stored"], "here": entry["here"]}
+                for name, entry in state.items()
+                if (self.local / name).is_file()
+            }
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return {}
 
     def _write_state(self) -> None:
