@@ -73,15 +73,12 @@ ERRNOS = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), DISK_FULL),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), UNWRITABLE),
 }
-# By package and class name, since versions of huggingface_hub use requests, httpx or httpx2, and datasets uses aiohttp.
+# By package and class name, since versions of huggingface_hub use httpx or httpx2, and datasets uses aiohttp.
 CONNECTION_ERRORS = frozenset(
     {
         ("httpx", "TransportError"),
         ("httpx2", "TransportError"),
         ("httpcore", "NetworkError"),
-        ("requests", "ConnectionError"),
-        ("requests", "Timeout"),
-        ("urllib3", "HTTPError"),
         ("aiohttp", "ClientConnectionError"),
         ("huggingface_hub", "RevisionResolutionError"),
         ("huggingface_hub", "XetDownloadError"),

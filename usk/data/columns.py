@@ -382,11 +382,7 @@ def _fold_name(value: Any) -> str:
     return str(int(number[1])) if number else name
 
 
-def _natural_key(name: str) -> list[tuple[int, str]]:
-    """Return a sorting key that puts `set2` before `set10`: a longer number, without leading zeros, is greater."""
-    pieces = re.split(r"(\d+)", name, flags=re.ASCII)
-    numbers = [piece.lstrip("0") for piece in pieces]
-    return [
-        (len(number), number) if index % 2 else (-1, piece)  # text and numbers take turns
-        for index, (piece, number) in enumerate(zip(pieces, numbers, strict=True))
-    ]
+def _natural_key(name: str) -> list[str]:
+    """Return a sorting key that puts `set2` before `set10`."""
+    pieces = re.split(r"(\d+)", name, flags=re.ASCII)  # text and numbers take turns
+    return [piece.zfill(20) if index % 2 else piece for index, piece in enumerate(pieces)]
