@@ -223,7 +223,7 @@ def test_wrong_input_is_an_error_of_one_line(
         (
             f"{tmp_path}/no --real {urbansound8k_folder}",
             1,
-            f"DATASET {tmp_path}/no: no such folder. A source is",
+            f"DATASET {tmp_path}/no: no such folder. Make it with `usk synth`",
         ),
         (f"runs/nowhere --real {urbansound8k_folder}", 1, "the Hub dataset runs/nowhere cannot be reached"),
     ):

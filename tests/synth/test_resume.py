@@ -106,8 +106,8 @@ def written(folder: Path) -> int:
 
 
 def made(folder: Path) -> int:
-    """Units that are made, whether or not they are in shards by now."""
-    return 32 if (folder / "data").is_dir() else len(list(folder.glob(".work/made-*.parquet")))
+    """Units that are made, whether or not they are in shards by now: then it is at most one a clip."""
+    return 96 if (folder / "data").is_dir() else len(list(folder.glob(".work/made-*.parquet")))
 
 
 def finished(folder: Path) -> bool:
