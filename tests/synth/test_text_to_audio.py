@@ -29,7 +29,7 @@ from usk.diffusion.sampler import SamplerConfig
 from usk.errors import ModelError, UsageError
 from usk.manifest import read_manifest
 from usk.synth.chosen_generator import ready_generator
-from usk.synth.settings import SynthConfig, render_config
+from usk.synth.settings import SynthConfig, render_config, render_configs
 from usk.synth.synthesize import synthesize
 
 Command = Callable[..., Any]
@@ -186,7 +186,7 @@ def distilled(models: Models, tmp_path_factory: pytest.TempPathFactory) -> Gener
 @pytest.mark.parametrize("strategy", ["decomposed", "slerp"])
 def test_a_distilled_model_does_not_invert(distilled: Generator, strategy: str) -> None:
     with pytest.raises(UsageError) as caught:
-        ready_generator(distilled, "cpu", render_config(strategy=strategy))
+        ready_generator(distilled, "cpu", render_configs(strategy=strategy))
     assert caught.value.field == "strategy"
     assert "variation" in caught.value.hint and "sample" in caught.value.hint
 
@@ -198,7 +198,7 @@ def test_a_distilled_model_varies_and_samples(
     source = open_source(real)
     config = SynthConfig(2, classes=("dog_bark",), render=render_config(strategy=strategy, steps=3))
     result = synthesize(source, tmp_path / "out", config, model=distilled, device="cpu")
-    assert len(rows_in(result.folder)) == 2 and result.manifest.render["guidance"] == 1.0
+    assert len(rows_in(result.folder)) == 2 and result.manifest.render[strategy]["guidance"] == 1.0
 
 
 def test_all_noise_of_a_distilled_model_is_fresh_and_each_clip_has_its_own(distilled: Generator) -> None:
@@ -217,7 +217,7 @@ def test_a_negative_prompt_changes_clips_and_is_on_record(models: Models, real: 
         config = SynthConfig(1, classes=("dog_bark",), render=render)
         out = tmp_path / f"out {negative}"
         made = synthesize(source, out, config, model=str(models["audioldm"]), device="cpu")
-        assert made.manifest.render["negative_prompt"] == negative
+        assert made.manifest.render["sample"]["negative_prompt"] == negative
         audio.append(rows_in(out)[0]["audio"]["bytes"])
     assert audio[0] != audio[1]
 
