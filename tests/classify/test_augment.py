@@ -70,6 +70,8 @@ def test_a_filter_bends_at_two_to_five_bands_within_6_db_and_is_the_same_at_all_
     bends = (curves_db.diff(n=2, dim=1).abs() > 1e-3).sum(dim=1)
     # A bend is a knot. Adjacent or repeated knots look like one.
     assert bends.max() == 5 and (bends >= 2).float().mean() > 0.9
+    at_top = curves_db.diff(n=2, dim=1)[:, -1].abs() > 1e-3
+    assert at_top.float().mean() < 0.15, "the highest band ends the line of those below it"
     assert abs(curves_db.mean()) < 0.3
 
 

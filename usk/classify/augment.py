@@ -57,7 +57,8 @@ def equalize(batch: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
     inner = torch.where(torch.arange(5) < n_inner, inner, n_mels - 1).sort(dim=1).values
     knots = torch.cat((torch.zeros(n, 1), inner, torch.full((n, 1), n_mels - 1.0)), dim=1)  # [clips, 7]
     bands = torch.arange(n_mels).expand(n, -1)
-    left = (knots[:, None, 1:-1] <= bands[:, :, None]).sum(dim=2)  # the knot at or below each band
+    # The knot at or below each band; of the last ones, which all lie at the top, the first
+    left = torch.minimum((knots[:, None, 1:-1] <= bands[:, :, None]).sum(dim=2), n_inner)
     below, above = knots.gather(1, left), knots.gather(1, left + 1)
     share = ((bands - below) / (above - below).clamp_min(1)).clamp(0, 1)
     curve_db = (1 - share) * gains_db.gather(1, left) + share * gains_db.gather(1, left + 1)
