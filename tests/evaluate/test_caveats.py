@@ -16,7 +16,7 @@ from usk.evaluate.compare import compare_runs
 
 def run(fold: int = 1, seed: int = 0, **values: Any) -> Any:
     defaults = {"split": f"fold{fold}", "seed": seed, "protocol": "folds", "n_synthetic": 90, "caveats": ()}
-    attributes = defaults | {"datasets": frozenset(), "accuracy": 0.5} | values
+    attributes = defaults | {"datasets": frozenset(), "accuracy": 0.5, "precision": "fp32"} | values
     revisions = frozenset(revision for _, revision in attributes["datasets"])
     return SimpleNamespace(revisions=revisions, **attributes)
 
@@ -42,6 +42,14 @@ def test_different_datasets_of_one_name_are_noted() -> None:
     assert not caveats.different_datasets(
         {"full": [run(fold, **trained_on("r", name=f"full/fold{fold}")) for fold in (1, 2)]}
     )
+
+
+def test_pairs_of_two_precisions_are_noted() -> None:
+    slow, fast = run(precision="fp32"), run(precision="bf16")
+    same, other = [(slow, slow), (fast, fast)], [(slow, slow), (slow, fast)]
+    assert not caveats.different_precisions({"real,a": same})
+    (said,) = caveats.different_precisions({"real,a": same, "real,b": other})
+    assert "real,b" in said and "real,a" not in said
 
 
 @pytest.mark.parametrize(

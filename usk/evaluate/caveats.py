@@ -21,6 +21,7 @@ def caveats(by_mix: RunsByMix, pairs: PairsByMix, n_superseded: int = 0) -> list
         *run_caveats(by_mix),
         *([older] if n_superseded else []),
         *different_datasets(by_mix),
+        *different_precisions(pairs),
         *shared_clips(by_mix),
         *unpaired_runs(by_mix, pairs),
         *failed_runs(by_mix, pairs),
@@ -51,6 +52,13 @@ def different_datasets(by_mix: RunsByMix) -> list[str]:
                 f"{mix}: its runs were trained on {n_datasets} different datasets with the same name"
             )
     return notes
+
+
+def different_precisions(pairs: PairsByMix) -> list[str]:
+    """Report mixes some of whose runs were trained in another precision than the baseline's."""
+    mixed = [mix for mix, of_mix in pairs.items() if any(a.precision != b.precision for a, b in of_mix)]
+    text = f"{'; '.join(mixed)}: trained in another precision than the baseline, in part or all"
+    return [text] if mixed else []
 
 
 def shared_clips(by_mix: RunsByMix) -> list[str]:
