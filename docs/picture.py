@@ -43,7 +43,7 @@ def sounds() -> Sounds:
     found: Sounds = {}
     for strategy in STRATEGIES:
         with tempfile.TemporaryDirectory() as folder:
-            settings = usk.render_config(strategy=strategy)
+            settings = usk.render_configs(strategy=strategy)
             config = usk.SynthConfig(per_class=1, seed=SEED, render=settings)
             folder_made = usk.synthesize(real, folder, config, model=EMBEDDED).folder
             clip = decode_source(usk.open_source(folder_made), PICTURE.sample_rate_hz)

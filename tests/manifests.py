@@ -30,7 +30,7 @@ def manifest_of(**changes: Any) -> Manifest:
         trained_on=(),
         mel={"sample_rate_hz": 8_000, "n_mels": 16, "hop_samples": 128},
         sample_rate_hz=8_000,
-        render=render_config(steps=2).as_dict(),
+        render={"decomposed": render_config(steps=2).as_dict()},
         alpha="0.5",
         seed=0,
         asked=ClipRequest(per_class=5),

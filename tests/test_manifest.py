@@ -26,6 +26,7 @@ from usk.manifest import (
     write_manifest,
 )
 
+RENDER = manifest_of().render["decomposed"]
 SHARD = "data/train-00000-of-00001.parquet"
 WRONG: dict[str, Any] = {
     "nothing": {"kind": "x"},
@@ -34,7 +35,7 @@ WRONG: dict[str, Any] = {
     "no mel": {name: value for name, value in manifest_dict().items() if name != "mel"},
     "an empty mel": manifest_dict(mel={}),
     "no render": {name: value for name, value in manifest_dict().items() if name != "render"},
-    "a render without a strategy": manifest_dict(render={"steps": 2}),
+    "a render without a strategy": manifest_dict(render={}),
     "no trained_on": {name: value for name, value in manifest_dict().items() if name != "trained_on"},
     "trained_on that is text": manifest_dict(trained_on="x"),
     "recordings that are numbers": manifest_dict(trained_on=[{"source": "x", "groups": [1]}]),
@@ -92,7 +93,8 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         ({"model": "other@1", "trained_on": (TrainedOn("x"),)}, ("model",)),
         ({"source": replace(SOURCE, revision="b"), "plan_sha256": "1"}, ("real",)),
         ({"asked": ClipRequest(6, classes=("bark",)), "plan_sha256": "1"}, ("classes", "per_class")),
-        ({"render": {**manifest_of().render, "steps": 9, "crop": False}}, ("quality", "steps")),
+        ({"render": {"decomposed": {**RENDER, "steps": 9, "crop": False}}}, ("quality", "steps")),
+        ({"render": {"decomposed": RENDER, "sample": RENDER}}, ("strategy",)),
         ({"precision": "bf16"}, ("device",)),
     ],
 )

@@ -106,7 +106,7 @@ def test_python_takes_locations_shows_its_work_and_prints_short_results(
     tone_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    config = usk.SynthConfig(per_class=1, render=usk.render_config(strategy="waveform"))
+    config = usk.SynthConfig(per_class=1, render=usk.render_configs(strategy="waveform"))
     made = usk.synthesize(tone_folder, "synth", config, reporter=usk.Display())
     shown = capsys.readouterr()
     assert "3 clips: strategy waveform" in shown.err and not shown.out

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from usk.report.page import ReportConfig, ReportResult, report
     from usk.study.results import StudyResult
     from usk.study.run import study
-    from usk.synth.settings import RenderConfig, SynthConfig, render_config
+    from usk.synth.settings import RenderConfig, SynthConfig, render_configs
     from usk.synth.synthesize import SynthResult, synthesize
 
 _MODULES = {
@@ -65,7 +65,7 @@ _MODULES = {
     "usk.report.page": "ReportConfig ReportResult report",
     "usk.study.results": "StudyResult",
     "usk.study.run": "study",
-    "usk.synth.settings": "RenderConfig SynthConfig render_config",
+    "usk.synth.settings": "RenderConfig SynthConfig render_configs",
     "usk.synth.synthesize": "SynthResult synthesize",
 }
 _WHERE = {name: module for module, names in _MODULES.items() for name in names.split()}

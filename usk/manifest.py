@@ -16,7 +16,7 @@ from usk.typed_json import from_json
 
 MANIFEST_FILE = "usk.json"
 KIND = "synthetic dataset"
-FORMAT = 2
+FORMAT = 3
 SHARD_NAME = re.compile(r"(data/train|rejected/rejected)-\d{5}-of-\d{5}\.parquet")
 # Manifest field -> the parameter that determines it, where the names differ.
 PARAMETER_OF = {
@@ -134,7 +134,8 @@ class Manifest:
     trained_on: tuple[TrainedOn, ...]
     mel: dict[str, int | float] | None  # the fields of usk.audio.mel.MelSettings; None without a generator
     sample_rate_hz: int
-    render: dict[str, str | int | float | bool | None]  # usk.synth.settings.RenderConfig.as_dict
+    # By strategy: usk.synth.settings.RenderConfig.as_dict
+    render: dict[str, dict[str, str | int | float | bool | None]]
     alpha: str
     seed: int
     asked: ClipRequest
@@ -160,8 +161,8 @@ class Manifest:
             raise ValueError(f"its kind is {self.kind}, not {KIND}")
         if self.format != FORMAT:
             raise ValueError(f"its format is {self.format}, but this version of usk reads format {FORMAT}")
-        if not isinstance(self.render.get("strategy"), str):
-            raise ValueError("render does not name the strategy")
+        if not self.render:
+            raise ValueError("render names no strategy")
         required = {"sample_rate_hz", "n_mels", "hop_samples"}
         if self.mel is not None and not all(self.mel.get(name, 0) > 0 for name in required):
             raise ValueError("mel lacks the sample rate, the bands or the hop")
@@ -212,10 +213,12 @@ class Manifest:
         own, others = asdict(self), asdict(other)
         names = {name for name in own if own[name] != others[name]}
         names -= INFORMATIONAL
-        for nested in ("asked", "render"):
-            if nested in names:
-                old, new = own[nested], others[nested]
-                names |= {name for name in {*old, *new} if old.get(name) != new.get(name)}
+        if list(self.render) != list(other.render):
+            names.add("strategy")
+        pairs = [(own["asked"], others["asked"])]
+        pairs += [(own["render"][one], others["render"][one]) for one in {*self.render} & {*other.render}]
+        for old, new in pairs:
+            names |= {name for name in {*old, *new} if old.get(name) != new.get(name)}
         names -= {"asked", "render"}
         if len(names) > 1:
             names.discard("plan_sha256")  # it follows from the others

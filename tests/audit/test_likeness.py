@@ -43,3 +43,14 @@ def test_sums_are_closer_to_the_average_than_to_a_parent(
     assert like.nearest_db > like.average_db > 1
     (finding,) = [one for one in findings(result) if one.what == CHECK]
     assert finding.kind == "good"
+
+
+def test_of_several_strategies_the_clips_with_two_parents_count(
+    usk: Command, urbansound8k_folder: Path, tmp_path: Path
+) -> None:
+    usk(
+        f"synth --real {urbansound8k_folder} --out {tmp_path}/synth --per-class 4 --strategy waveform,classical --alpha 0"
+    ).done()
+    like = audit(open_source(str(tmp_path / "synth")), open_source(str(urbansound8k_folder))).likeness
+    assert like is not None and like.clips == 6
+    assert like.average_correlation == pytest.approx(1, abs=0.01)

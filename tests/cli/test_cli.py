@@ -107,7 +107,8 @@ def test_synth_train_and_eval_chain_in_json(
     assert set(made) == {"folder", "clips", "made", "elapsed_s", "counts", "model", "notes", "settings"}
     assert (made["clips"], made["made"]) == (9, 9)
     manifest = json.loads((tmp_path / "synth" / "usk.json").read_text())
-    assert made["settings"] == {**manifest["render"], "precision": manifest["precision"]}
+    (render,) = manifest["render"].values()
+    assert made["settings"] == {"decomposed": {**render, "precision": manifest["precision"]}}
     assert made["counts"] == {name: {"1": 1, "2": 1, "3": 1} for name in ("car_horn", "dog_bark", "siren")}
     trained = usk(
         "--json", "train", "--real", urbansound8k_folder, "--synth", tmp_path / "synth", "--mix", "real", "--mix",
@@ -153,7 +154,7 @@ def test_synth_and_train_in_tables(
     usk: Command, synth_of: str, urbansound8k_folder: Path, tmp_path: Path
 ) -> None:
     planned = usk(synth_of, "--verbose")
-    assert "strategy decomposed, strength 0.5, steps 1, solver second-order" in planned.err.replace("\n", "")
+    assert "decomposed: strength 0.5, steps 1, solver second-order" in planned.err.replace("\n", "")
     shutil.rmtree(tmp_path / "synth")
     made = usk(synth_of).done()
     assert "9 made now" in made.out
@@ -183,7 +184,7 @@ def test_a_dry_run_shows_the_plan_and_makes_nothing(usk: Command, synth_of: str,
     assert len(rows) == 9
     assert set(rows[0]) == {
         "clip_id", "label", "class", "fold", "parents", "parent_names", "parent_groups", "parent_folds", "parent_seconds",
-        "prompt", "weights", "seed",
+        "prompt", "strategy", "weights", "seed",
     }  # fmt: skip
     for wrong, message in (
         (("--model", tmp_path / "nowhere"), "no such pipeline folder"),

@@ -94,8 +94,9 @@ def test_a_classifier_is_trained_on_nothing_that_validates_or_tests_where_its_cl
                 assert not groups[scorer_of(clip, everywhere)] & filtered
 
 
-def planned(label: int, fold: int, name: str = "x") -> PlannedClip:
-    return PlannedClip(name, label, fold, ("p", "q"), ("s/p", "s/q"), (fold, fold), (0.5, 0.5), 0)
+def planned(label: int, fold: int, name: str = "x", strategy: str = "decomposed") -> PlannedClip:
+    of = (("p", "q"), ("s/p", "s/q"), (fold, fold), (0.5, 0.5))
+    return PlannedClip(name, label, fold, *of, 0, strategy=strategy)
 
 
 def test_one_class_and_unknown_classes_are_refused_with_the_fix() -> None:
@@ -113,15 +114,21 @@ def test_one_class_and_unknown_classes_are_refused_with_the_fix() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 3), st.integers(0, 9)), min_size=1, max_size=60))
-def test_the_best_of_each_class_and_classifier_are_kept(drawn: list[tuple[int, int, int]]) -> None:
-    clips = [planned(label, fold, f"c{index:03}") for index, (label, fold, _) in enumerate(drawn)]
+def test_the_best_of_each_class_classifier_and_strategy_are_kept(drawn: list[tuple[int, int, int]]) -> None:
+    strategy_of = ("decomposed", "sample")
+    clips = [
+        planned(label, fold, f"c{index:03}", strategy_of[index % 3 == 0])
+        for index, (label, fold, _) in enumerate(drawn)
+    ]
     scorers = [scorer_of(clip, ()) for clip in clips]
     scores = [score / 10 for _, _, score in drawn]
     per_class = max(1, min(Counter(clip.label for clip in clips).values()) // 2)
     kept = select_best(clips, scorers, scores, per_class)
     parts: dict[Any, tuple[list[float], list[float]]] = {}
     for clip, score in zip(clips, scores, strict=True):
-        parts.setdefault((clip.label, clip.fold), ([], []))[clip.clip_id not in kept].append(score)
+        parts.setdefault((clip.label, clip.fold, clip.strategy), ([], []))[clip.clip_id not in kept].append(
+            score
+        )
     for inside, outside in parts.values():
         assert not inside or not outside or min(inside) >= max(outside)
     for label in {clip.label for clip in clips}:

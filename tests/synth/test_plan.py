@@ -20,6 +20,7 @@ from usk.synth.plan import Plan, PlannedClip, draw_plan
 from usk.synth.planned import PlannedClips
 
 NAMES = ("drill", "horn", "siren")
+ONE_OR_TWO = {1: ["sample"], 2: ["decomposed"]}
 
 # A recording: its fold, its class, and how many clips were cut from it.
 recordings = st.lists(
@@ -73,7 +74,7 @@ def test_parents_are_used_evenly(
 ) -> None:
     clips = even_pool(n_recordings, n_cuts)
     held = held_out_groups(clips)
-    plan = draw_plan(clips, NAMES, per_class, seed=seed, n_parents=n_parents)
+    plan = draw_plan(clips, NAMES, per_class, seed=seed, strategies=ONE_OR_TWO[n_parents])
     uses = Counter(parent for planned in plan.clips for parent in planned.parents)
     counts = [uses[clip.clip_id] for clip in clips if clip.group not in held]
     assert max(counts) - min(counts) <= n_parents
@@ -124,6 +125,20 @@ def test_folds_get_clips_in_proportion_to_their_real_ones() -> None:
     assert [len(subset) for subset in by_fold(draw_plan(clips, NAMES, 1)).values()] == [1]
 
 
+def test_strategies_share_the_clips_of_every_class() -> None:
+    clips = [*even_pool(8, 2), *(Clip(f"d{g}", 1, f"h{g}", 2) for g in range(5)), Clip("e", 0, "i", 3)]
+    plan = draw_plan(clips, NAMES, 7, strategies=["decomposed", "variation", "sample"])
+    made = Counter((clip.label, clip.strategy) for clip in plan.clips)
+    assert all(made[label, "decomposed"] == 3 and made[label, "sample"] == 2 for label in (0, 1))
+    n_parents = {clip.strategy: len(clip.parents) for clip in plan.clips}
+    assert n_parents == {"decomposed": 2, "variation": 1, "sample": 1}
+    assert len({clip.seed for clip in plan.clips}) == len({clip.clip_id for clip in plan.clips}) == 14
+    assert {clip.strategy for clip in plan.clips[:6]} != {"decomposed"}, "they take turns"
+    assert plan.notes[0] == "drill: no pairs come from fold 3, with fewer than 2 recordings to draw from"
+    assert Plan.from_lines(plan.lines(), NAMES).clips == plan.clips
+    assert draw_plan(clips, NAMES, 1, strategies=["decomposed", "sample"]).clips[0].strategy == "decomposed"
+
+
 def test_a_weight_is_drawn_for_each_clip_within_the_range() -> None:
     clips = even_pool(6, 2)
     assert {clip.alpha for clip in draw_plan(clips, NAMES, 10).clips} == {0.5}
@@ -159,7 +174,7 @@ def test_across_folds_pairs_of_one_fold_keep_it() -> None:
 def test_a_fold_with_one_recording_is_left_out_and_named() -> None:
     plan = draw_plan([*even_pool(3, 1), Clip("d", 0, "h", 2)], NAMES, 4)
     assert plan.counts() == {"drill": {1: 4}}
-    assert plan.notes[0] == "drill: no clips come from fold 2, with fewer than 2 recordings to draw from"
+    assert plan.notes[0] == "drill: no pairs come from fold 2, with fewer than 2 recordings to draw from"
 
 
 @pytest.mark.parametrize(
@@ -176,7 +191,7 @@ def test_parents_come_from_different_recordings_of_one_fold(
 ) -> None:
     clips = clips_of(of)
     by_id = {clip.clip_id: clip for clip in clips}
-    plan, held = draw_plan(clips, NAMES, per_class, n_parents=n_parents), held_out_groups(clips)
+    plan, held = draw_plan(clips, NAMES, per_class, strategies=ONE_OR_TWO[n_parents]), held_out_groups(clips)
     assert Counter(planned.label for planned in plan.clips) == dict.fromkeys(range(3), per_class)
     for planned in plan.clips:
         assert not held & set(planned.parent_groups), "what is held out for validation gives no parents"

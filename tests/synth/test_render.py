@@ -29,6 +29,7 @@ from usk.errors import ModelError, UsageError
 from usk.synth.clip_renderer import PEAK_LIMIT, at_level, rms_db
 from usk.synth.dataset_folder import dataset_features
 from usk.synth.plan import Plan, draw_plan
+from usk.synth.planned import PlannedClips
 from usk.synth.render import Chunks, DiffusionRenderer, batch_of
 from usk.synth.settings import render_config
 
@@ -50,7 +51,7 @@ def test_a_batch_on_a_cpu_is_a_minute_of_work_by_network_and_settings_alone(
     of = {
         16: {"steps": 1, "guidance": 1.0, "strength": 0.5},
         4: {**six, "guidance": 1.0},  # a step more to invert: 7 evaluations
-        2: {**six, "guidance": 3.0, "strategy": "sample", "strength": 1.0, "steps": 10},  # each twice
+        2: {"guidance": 3.0, "strategy": "sample", "steps": 10},  # each twice
         1: {**six, "steps": 60, "guidance": 1.0},
     }
     for batch, settings in of.items():
@@ -95,7 +96,10 @@ class World:
         """Of four steps and whole images, unless `plain`, and with these settings."""
         (self.folder / work).mkdir(parents=True, exist_ok=True)
         config = render_config(**({} if plain else {"steps": 4, "crop": False}) | settings)
-        return MelRenderer(plan or self.plan(), self.decoded, self.generator, config, self.folder / work)
+        plan = plan or self.plan()
+        clips = PlannedClips(replace(clip, strategy=config.strategy) for clip in plan.clips)
+        plan = replace(plan, clips=clips)
+        return MelRenderer(plan, self.decoded, self.generator, config, self.folder / work)
 
     def through(self, network: Any) -> World:
         """The same with another network."""
@@ -505,7 +509,7 @@ def test_latents_on_disk_are_bounded_and_no_batch_encodes_more_than_its_own_pare
 
 
 def test_a_variation_keeps_more_of_its_parent_at_a_lower_level(world: World) -> None:
-    plan = world.plan(per_class=4, n_parents=1)
+    plan = world.plan(per_class=4, strategies=["variation"])
     noiseless, away = world.through(Noiseless()), []
     own = torch.stack([images_of_parent(world, clip.parents[0]) for clip in plan.clips])
     for strength in (0.1, 0.3, 0.6):
@@ -513,7 +517,7 @@ def test_a_variation_keeps_more_of_its_parent_at_a_lower_level(world: World) -> 
         images = noiseless.renderer(plan, work=str(strength), **settings).images(plan.clips)
         away.append(float((images - own).abs().mean()))
     assert 0 < away[0] < away[1] < away[2]
-    plan, first = world.plan(per_class=40, n_parents=1), {}
+    plan, first = world.plan(per_class=40, strategies=["variation"]), {}
     pair = next(
         (first[clip.parents], clip) for clip in plan.clips if first.setdefault(clip.parents, clip) is not clip
     )
@@ -530,7 +534,7 @@ def test_a_generator_whose_weights_are_damaged_is_a_model_error(world: World) ->
 
 
 def test_a_sample_owes_its_parent_length_and_loudness_alone(world: World) -> None:
-    plan = world.plan(per_class=2, n_parents=1)
+    plan = world.plan(per_class=2, strategies=["variation"])
     other = replace(plan, clips=tuple(replace(c, parents=plan.clips[0].parents) for c in plan.clips))
     images = world.renderer(plan, work="a", strategy="sample").images(plan.clips)
     again = world.renderer(other, work="b", strategy="sample").images(other.clips)
@@ -607,7 +611,7 @@ def test_where_the_beginning_of_a_clip_is(silent: int, n: int | None, begin: int
 
 
 def test_a_resynthesized_clip_is_its_parent_where_the_phase_is_kept(world: World) -> None:
-    plan = world.plan(n_parents=1)
+    plan = world.plan(strategies=["variation"])
     renderer = world.renderer(plan, plain=True, strategy="resynthesis", phase="parents")
     for index, row in enumerate(rows_of(renderer, 0, len(plan))):
         samples = samples_of(row)

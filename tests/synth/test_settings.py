@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from usk.errors import UsageError
-from usk.synth.settings import DEFAULT_GUIDANCE, RenderConfig, SynthConfig, render_config
+from usk.synth.settings import DEFAULT_GUIDANCE, RenderConfig, SynthConfig, render_config, render_configs
 
 
 def test_the_published_preset_is_the_published_recipe() -> None:
@@ -104,3 +104,37 @@ def test_the_phase_is_random_or_the_parents() -> None:
     assert [render_config(phase=phase).phase for phase in (None, "parents")] == ["random", "parents"]
     with pytest.raises(UsageError):
         render_config(phase="mine")
+
+
+def test_several_strategies_take_the_settings_that_each_of_them_has() -> None:
+    made = {
+        one.strategy: one
+        for one in render_configs(strategy="average,decomposed, sample", strength=0.7, steps=3)
+    }
+    assert list(made) == ["average", "decomposed", "sample"] and not any(
+        one.optional for one in made.values()
+    )
+    assert (made["decomposed"].strength, made["sample"].strength) == (0.7, 1.0)
+    assert (made["decomposed"].steps, made["sample"].steps) == (3, 3)
+    assert made["average"] == render_config(strategy="average")
+    with pytest.raises(UsageError) as refused:
+        render_configs(strategy="average,waveform", guidance=3.0)
+    assert refused.value.field == "guidance"
+    SynthConfig(
+        alpha="0.2", render=render_configs(strategy="sample,decomposed")
+    )  # one of them weighs parents
+
+
+@pytest.mark.parametrize("strategy", ["sample,sample", "sample,", "", "sample,nonsense"])
+def test_a_list_of_strategies_that_makes_no_sense_is_refused(strategy: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        render_configs(strategy=strategy)
+    assert refused.value.field == "strategy"
+
+
+def test_only_the_default_may_leave_a_strategy_out() -> None:
+    assert [(one.strategy, one.optional) for one in SynthConfig().renders] == [
+        ("decomposed", False),
+        ("sample", True),
+    ]
+    assert [one.strategy for one in render_configs("published")] == ["slerp"]

@@ -36,7 +36,9 @@ Command = Callable[..., Any]
 
 def test_a_sum_is_its_parents_at_one_level_by_their_weights(urbansound8k_folder: Path) -> None:
     decoded = decode_source(open_source(urbansound8k_folder))
-    plan = draw_plan(decoded.source.clips, decoded.source.class_names, 3, alpha="0.25")
+    plan = draw_plan(
+        decoded.source.clips, decoded.source.class_names, 3, alpha="0.25", strategies=["waveform"]
+    )
     renderer = WaveformSums(plan, decoded, render_config(strategy="waveform"))
     row_of = {clip.identity: row for row, clip in enumerate(decoded.source.clips)}
     for clip, made in zip(plan.clips, renderer.audio(plan.clips), strict=True):
@@ -53,7 +55,7 @@ def test_a_weight_of_0_or_1_gives_a_parent_back(
     made = usk(
         f"synth --real {urbansound8k_folder} --strategy waveform --alpha {alpha} --per-class 2 --out {tmp_path}/sums --json"
     ).done()
-    assert made.value["settings"] == {"strategy": "waveform"}
+    assert made.value["settings"] == {"waveform": {}}
     decoded = decode_source(open_source(urbansound8k_folder))
     row_of = {clip.identity: row for row, clip in enumerate(decoded.source.clips)}
     rows = rows_in(tmp_path / "sums")
@@ -101,7 +103,7 @@ def test_clips_shorter_than_a_window_have_speed_and_pitch_too() -> None:
 
 def test_a_classical_clip_depends_on_its_own_seed_alone(urbansound8k_folder: Path) -> None:
     decoded = decode_source(open_source(urbansound8k_folder))
-    plan = draw_plan(decoded.source.clips, decoded.source.class_names, 3, n_parents=1)
+    plan = draw_plan(decoded.source.clips, decoded.source.class_names, 3, strategies=["classical"])
     renderer = ClassicalClips(plan, decoded, render_config(strategy="classical"))
     together = renderer.audio(plan.clips)
     for clip, made in zip(reversed(plan.clips), reversed(together), strict=True):
@@ -124,7 +126,7 @@ def test_classical_clips_are_a_dataset_of_one_parent_each(
     words = ("synth --strategy classical --per-class 2 --json --real", urbansound8k_folder, "--out")
     made = [usk(*words, tmp_path / name) for name in ("one", "two")]
     assert [ran.code for ran in made] == [0, 0], made[0].err
-    assert made[0].value["settings"] == {"strategy": "classical"}
+    assert made[0].value["settings"] == {"classical": {}}
     one, two = (sorted((tmp_path / name).glob("data/*")) for name in ("one", "two"))
     assert [path.read_bytes() for path in one] == [path.read_bytes() for path in two]
     decoded = decode_source(open_source(urbansound8k_folder))

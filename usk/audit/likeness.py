@@ -46,6 +46,7 @@ def measure_likeness(synthetic: DecodedSource, originals: DecodedSource) -> Like
     candidates = [row for row, parents in enumerate(origins) if parents and all(parents)]
     if not candidates:
         return None
+    candidates = [row for row in candidates if len(origins[row]) > 1] or candidates  # those that mix parents
     n_chosen = min(len(candidates), MAX_CLIPS)
     chosen = [candidates[i] for i in np.linspace(0, len(candidates) - 1, n_chosen).astype(int)]
     results = []

@@ -274,16 +274,18 @@ def _break_list(text: str) -> str:
 
 
 def pairs_table(rows: Sequence[Mapping[str, Any]], n_all: int) -> tables.Table:
-    """Return a table of the first planned clips: parents, prompts if there are any, and the parents' shares."""
-    parents = [f"parent {number + 1}" for number in range(len(rows[0]["parents"]) if rows else 0)]
+    """Return a table of the first planned clips: strategy, parents, prompts if there are any, and the parents' shares."""
+    n_parents = max((len(row["parents"]) for row in rows), default=0)
+    parents = [f"parent {number + 1}" for number in range(n_parents)]
     title = f"first {len(rows)} of {n_all} planned clips"
     has_prompts = any(row.get("prompt") for row in rows)
-    columns = tables.columns("clip", *parents, *["prompt"] * has_prompts, numbers=["shares"])
+    columns = tables.columns("clip", "strategy", *parents, *["prompt"] * has_prompts, numbers=["shares"])
     table = tables.Table(title, columns, n_repeated=1)
     for row in rows:
         shares = " ".join(f"{weight:.2f}" for weight in row["weights"])
         prompt = [row["prompt"]] * has_prompts
-        table.add(row["clip_id"], *(row["parent_names"] or row["parents"]), *prompt, shares)
+        names = [*(row["parent_names"] or row["parents"]), *[""] * n_parents][:n_parents]
+        table.add(row["clip_id"], row["strategy"], *names, *prompt, shares)
     return table
 
 

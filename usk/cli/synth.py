@@ -25,7 +25,7 @@ from usk.cli.options import (
     split_numbers,
 )
 from usk.errors import UsageError
-from usk.synth.strategies import STRATEGIES
+from usk.synth.strategies import DEFAULT_STRATEGIES, STRATEGIES
 from usk.text import pluralize
 
 if TYPE_CHECKING:
@@ -48,7 +48,13 @@ def command(
     quality: Annotated[
         str, Option(help="draft, standard, or published (the published recipe).")
     ] = "standard",
-    strategy: Annotated[str | None, Option(help=f"{'; or a control: '.join(BY_KIND)}{FOLLOWS}")] = None,
+    strategy: Annotated[
+        str | None,
+        Option(
+            help=f"One, or several joined by commas, which share the clips: {'; or a control: '.join(BY_KIND)}. "
+            f"\\[default: {', '.join(DEFAULT_STRATEGIES)} where the generator knows the classes, else {DEFAULT_STRATEGIES[0]}]"
+        ),
+    ] = None,
     strength: Annotated[
         float | None, Option(help=f"Noise strength to mix at, above 0 up to 1 (pure noise).{FOLLOWS}")
     ] = None,
@@ -103,7 +109,7 @@ def command(
     display, reading = display_for(ctx), ReadOptions.parse(columns, skip_bad)
     from usk.engine.part import Part
     from usk.engine.select import require_engine
-    from usk.synth.settings import SynthConfig, render_config
+    from usk.synth.settings import SynthConfig, render_configs
 
     job_part = Part.parse(part)
     require_engine(engine, job_part)
@@ -116,7 +122,7 @@ def command(
         classes=split_names(classes),
         test_folds=split_numbers(test_folds, "test_folds"),
         skip_bad=reading.skip_bad,
-        render=render_config(
+        render=render_configs(
             quality,
             strategy=strategy,
             strength=strength,
@@ -179,8 +185,10 @@ def _show_result(display: Display, result: SynthResult, train_options: str) -> N
             f"classifier filter: {len(result.plan)} kept (mean score {kept_score:.2f}), "
             f"{len(result.rejected)} rejected ({rejected_score:.2f})"
         ]
-    render = result.manifest.render
-    settings = {**render, "precision": result.manifest.precision} if "precision" in render else render
+    settings = {
+        strategy: {**render, "precision": result.manifest.precision} if "precision" in render else render
+        for strategy, render in result.manifest.render.items()
+    }
     made = "all were there"
     if result.n_made:
         each_s = result.elapsed_s / result.n_made

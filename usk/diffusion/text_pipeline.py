@@ -201,7 +201,7 @@ class TextGenerator(Generator):
 
     def expect(self, texts: Iterable[str], lengths: Iterable[int]) -> None:
         lengths = tuple(lengths)
-        self.expected = frozenset((text, n) for text in {*texts, self.negative_prompt} for n in lengths)
+        self.expected |= frozenset((text, n) for text in {*texts, self.negative_prompt} for n in lengths)
 
     def _encode_texts(self, wanted: Iterable[tuple[str, int]]) -> None:
         """Add prompts to `embeddings`, then free the text encoders if any prompts were expected. They are read again if needed."""

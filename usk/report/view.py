@@ -152,11 +152,16 @@ def _clip_settings(manifest: Manifest) -> dict[str, Any]:
         "model": manifest.model,
         "generator trained on": "no generator was used" if without else trained_on or "unknown",
         "source": f"{source.name}, revision {source.revision}, license {source.license}",
+        "strategy": ", ".join(manifest.render),
         "alpha": manifest.alpha,
         "seed": manifest.seed,
         "license": manifest.license,
         "plan": manifest.plan_sha256[:12],
-        **manifest.render,
+        **{
+            f"{strategy} {name}": value
+            for strategy, settings in manifest.render.items()
+            for name, value in settings.items()
+        },
         "precision": manifest.precision,
     }
     if manifest.clip_filter is not None:

@@ -109,7 +109,7 @@ def study(
     start = Path.cwd() if real else path.parent
     location = _resolve_location(real or config.real or default_real(), start)
     _check_mixes(config, path, work_folder)
-    study_steps = _StudySteps(config, location, path.parent, part, engine)
+    study_steps = _StudySteps(config, location, path.parent, part, engine, reporter)
     steps = study_steps.in_order()
     labels = tuple(step.label for step in steps)
     if dry_run:
@@ -169,8 +169,11 @@ def _resolve_location(location: str, start: Path) -> str:
 class _StudySteps:
     """Creates the steps of a study. It opens each source once, when the first step needs it."""
 
-    def __init__(self, config: StudyConfig, location: str, start: Path, part: Part, engine: str) -> None:
-        self.config, self.location, self.start, self.part, self.engine = config, location, start, part, engine
+    def __init__(
+        self, config: StudyConfig, location: str, start: Path, part: Part, engine: str, reporter: Reporter
+    ) -> None:
+        self.config, self.location, self.start = config, location, start
+        self.part, self.engine, self.reporter = part, engine, reporter
         self._sources: dict[str, Source] = {}
         self._incomplete: dict[Path, str] = {}  # datasets that other parts must complete: what is missing
         self.run_folders: list[Path] = []  # of the runs that the trainings planned
@@ -179,6 +182,8 @@ class _StudySteps:
         name = self.location if location is None else _resolve_location(location, self.start)
         if name not in self._sources:
             self._sources[name] = open_source(name)
+            for note in self._sources[name].notes:
+                self.reporter.warn(note)
         return self._sources[name]
 
     def in_order(self) -> list[Step]:
@@ -242,14 +247,14 @@ class _StudySteps:
         return str(Path("generators") / name) if is_own else _resolve_location(name, self.start)
 
     def _synthesize(self, name: str, size: str, fold: int) -> Step:
-        from usk.synth.settings import RenderConfig, SynthConfig, render_config
+        from usk.synth.settings import RenderConfig, SynthConfig, render_configs
 
         settings = dict(self.config.clips[name])
         per_class = settings.pop("per_class", self.config.per_class[size])
         share_kept = settings.pop("filter", None)
         if unknown := sorted(set(settings) - {"quality", *(entry.name for entry in fields(RenderConfig))}):
             raise UsageError(f"clips.{name}: {unknown[0]} is not a setting of `usk synth`")
-        synth = SynthConfig(per_class, render=render_config(**settings), filter=share_kept)
+        synth = SynthConfig(per_class, render=render_configs(**settings), filter=share_kept)
         # All seeds of `full` would be the same, because it draws no subset.
         seeds = [0] if size == FULL else list(self.config.seeds_of(size))
         subsets = [TrainSubset(None if size == FULL else int(size), fold, seed) for seed in seeds]
@@ -331,8 +336,14 @@ def _differing_settings(folder: Path, wanted: SynthConfig, model: str) -> list[s
     from usk.diffusion.pipeline import is_id_of
 
     made = read_manifest(folder)
-    settings = {name: value for name, value in wanted.render.as_dict().items() if value not in (None, "auto")}
-    names = [name for name, value in settings.items() if made.render.get(name, value) != value]
+    names: list[str] = []
+    needed = {one.strategy for one in wanted.renders if not one.optional}
+    if not needed <= {*made.render} <= {one.strategy for one in wanted.renders}:
+        names.append("strategy")
+    for one in wanted.renders:
+        found = made.render.get(one.strategy, {})
+        settings = {name: value for name, value in one.as_dict().items() if value not in (None, "auto")}
+        names += [name for name, value in settings.items() if found.get(name, value) != value]
     kept = made.clip_filter and (
         made.clip_filter.share_kept if made.clip_filter.least_score is None else "hf:"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,11 @@ from usk.synth.plan import Plan
 from usk.synth.strategies import strategy_named
 
 AUDIT_FILE = "audit.json"
+PARENTS_TEXT = {
+    (1,): "one real clip",
+    (2,): "two real clips of one class",
+    (1, 2): "one real clip or two of one class",
+}
 SOURCE_DATASETS = {"urbansound8k": "extended|urbansound8k"}  # of sources that are not on the Hub
 
 
@@ -27,7 +33,8 @@ def dataset_card(manifest: Manifest, plan: Plan, folder: Path) -> str:
     from usk import __version__
 
     counts = plan.counts()
-    strategy = strategy_named(str(manifest.render["strategy"]))
+    strategies = [(name, strategy_named(name), settings) for name, settings in manifest.render.items()]
+    parents_of = sorted({row.n_parents for _, row, _ in strategies})
     trained_on, source = manifest.trained_on, manifest.source
     unknown_parts = [
         escape_markdown(one_line(part.note or f"of {part.source} no recordings are named"))
@@ -39,7 +46,11 @@ def dataset_card(manifest: Manifest, plan: Plan, folder: Path) -> str:
     values = {
         "version": __version__,
         "manifest": manifest,
-        "render": manifest.render,
+        "strategies": strategies,
+        "rows": [row for _, row, _ in strategies],
+        "n_clips_of": Counter(clip.strategy for clip in plan.clips),
+        "n_parents_text": PARENTS_TEXT[tuple(parents_of)],
+        "phase": next((settings["phase"] for *_, settings in strategies if "phase" in settings), None),
         "counts": counts,
         "folds": sorted({fold for by_fold in counts.values() for fold in by_fold}),
         "n_clips": len(plan),
@@ -47,7 +58,6 @@ def dataset_card(manifest: Manifest, plan: Plan, folder: Path) -> str:
         "n_recordings": len(parent_groups),
         "unknown_parts": unknown_parts,
         "alpha_text": Alpha.parse(manifest.alpha).text,
-        "strategy": strategy,
         "generated": manifest.model != NO_MODEL,
         "across_folds": any(clip.fold == 0 for clip in plan.clips),
         "spread": len(manifest.recordings_of_several_folds.keys() & parent_groups),

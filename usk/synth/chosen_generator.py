@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from usk.data.decode import DecodedSource
@@ -18,17 +19,31 @@ from usk.text import abbreviate_list, pluralize
 URBANSOUND8K = "urbansound8k"
 
 
-def ready_generator(model: str | Generator, device: str, settings: RenderConfig) -> Generator:
-    """Load the generator. Raises UsageError if it does not support the settings, and ModelError if it cannot be loaded."""
+def ready_generator(model: str | Generator, device: str, renders: Sequence[RenderConfig]) -> Generator:
+    """Load the generator. Raises UsageError if it does not support a strategy that is not optional, and ModelError if it
+    cannot be loaded."""
+    settings = next(one for one in renders if one.strategy_row.mix is not None)
     if isinstance(model, Generator):
         generator = model if settings.precision == "auto" else replace(model, precision=settings.precision)
     else:
         generator = load_generator(model, device, settings.precision)
-    require_supported(generator, generator.model_id, settings)
+    for one in renders:
+        if not one.optional and one.strategy_row.mix is not None:
+            require_supported(generator, generator.model_id, one)
+            generator.scales(one.sampler)  # raises for steps that do not fit the strength
     if isinstance(generator, TextGenerator) and settings.negative_prompt != generator.negative_prompt:
         generator = replace(generator, negative_prompt=settings.negative_prompt, embeddings={}, encoded={})
-    generator.scales(settings.sampler)  # raises for steps that do not fit the strength
     return generator
+
+
+def supported_renders(
+    generator: Generator, renders: Sequence[RenderConfig], class_names: Collection[str]
+) -> tuple[RenderConfig, ...]:
+    """Return the settings without those of optional strategies, if the generator does not know the classes well."""
+    effect = generator.class_effect
+    tells_apart = effect is None or effect >= LEAST_CLASS_EFFECT
+    knows_all = tells_apart and set(class_names) <= set(generator.class_names)
+    return tuple(replace(one, optional=False) for one in renders if knows_all or not one.optional)
 
 
 def require_supported(generator: GeneratorInfo, name: str, settings: RenderConfig) -> None:
@@ -61,22 +76,24 @@ def require_supported(generator: GeneratorInfo, name: str, settings: RenderConfi
         )
 
 
-def used_generator(generator: Generator | None, settings: RenderConfig) -> Generator | None:
+def used_generator(generator: Generator | None, renders: Sequence[RenderConfig]) -> Generator | None:
     """Return the generator if the clips depend on its weights. Return None if they depend on its mel settings alone."""
-    if generator is None or settings.strategy_row.samples or generator.trained_codec:
+    rows = [one.strategy_row for one in renders]
+    if generator is not None and any(row.mix and (row.samples or generator.trained_codec) for row in rows):
         return generator
     return None
 
 
-def unknown_classes(generator: Generator | None, settings: RenderConfig, plan: Plan) -> list[str]:
+def unknown_classes(generator: Generator | None, renders: Sequence[RenderConfig], plan: Plan) -> list[str]:
     """Return the classes of the plan that a class-conditional generator does not know.
 
-    Raises UsageError for unknown classes if the strategy draws clips from the class alone.
+    Raises UsageError for unknown classes if a strategy draws clips from the class alone.
     """
-    if generator is None or not generator.class_names or not settings.condition_on_class:
+    conditioned = [one.strategy for one in renders if one.strategy_row.samples and one.condition_on_class]
+    if generator is None or not generator.class_names or not conditioned:
         return []
     unknown = [name for name in plan.counts() if name not in generator.class_names]
-    if unknown and settings.strategy == "sample":
+    if unknown and "sample" in conditioned:
         raise UsageError(
             f"{generator.model_id} does not know {abbreviate_list(unknown)}; it knows {', '.join(generator.class_names)}",
             field="strategy",
@@ -98,7 +115,7 @@ def training_sources(generator: Generator | None) -> tuple[TrainedOn, ...]:
 
 def generator_notes(
     generator: Generator | None,
-    settings: RenderConfig,
+    renders: Sequence[RenderConfig],
     pool: DecodedSource,
     unconditioned: list[str],
     untrained: list[str],
@@ -119,7 +136,8 @@ def generator_notes(
             "Such clips have not helped so far: train a generator on these classes (usk fit) and compare"
         )
     effect = generator.class_effect
-    if settings.strategy == "sample" and effect is not None and effect < LEAST_CLASS_EFFECT:
+    draws = any(one.strategy == "sample" for one in renders)
+    if draws and effect is not None and effect < LEAST_CLASS_EFFECT:
         notes.append(
             "the generator hardly tells its classes apart, and clips that are drawn from a class alone would hurt: train it longer "
             "(usk fit), or use another strategy"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -32,7 +32,7 @@ def at_level(audio: np.ndarray, target_db: float) -> tuple[np.ndarray, float]:
 
 
 class ClipRenderer(ABC):
-    """Makes the audio of planned clips, in batches, and their dataset rows."""
+    """Makes the audio of a plan's clips of one strategy, in batches, and their dataset rows."""
 
     def __init__(
         self,
@@ -48,9 +48,16 @@ class ClipRenderer(ABC):
         self.strategy = config.strategy_row
         self.row_of = {clip.identity: row for row, clip in enumerate(decoded.source.clips)}
 
+    def own(self, begin: int = 0, end: int | None = None) -> Iterator[tuple[int, PlannedClip]]:
+        """Yield the planned clips of the strategy from `begin` to `end`, with their places in the plan."""
+        for index in range(begin, len(self.plan) if end is None else end):
+            clip = self.plan.clips[index]
+            if clip.strategy == self.config.strategy:
+                yield index, clip
+
     @abstractmethod
     def batches(self, begin: int, end: int) -> list[list[int]]:
-        """Group the plan's entries from `begin` to `end` into batches for `audio`."""
+        """Group the strategy's entries of the plan from `begin` to `end` into batches for `audio`."""
 
     @abstractmethod
     def audio(self, planned: Sequence[PlannedClip]) -> list[np.ndarray]:
@@ -75,10 +82,28 @@ class ClipRenderer(ABC):
             **asdict(clip),
             "audio": {"bytes": flac, "path": f"{clip.clip_id}.flac"},
             "group": clip.clip_id,
-            "strategy": self.config.strategy,
             "alpha": round(1 - weights[0], 6),
             "weights": weights,
             "steps": self.config.steps if self.strategy.mix is not None and self.strategy.samples else 0,
             "model": self.model_id,
             "gain_db": round(gain_db, 4),
         }
+
+
+class Renderers:
+    """The renderers of a dataset, by strategy."""
+
+    def __init__(self, renderers: Mapping[str, ClipRenderer]) -> None:
+        self.of_strategy = renderers
+
+    def batches(self, begin: int, end: int) -> list[list[int]]:
+        """Group the plan's entries from `begin` to `end` into batches of one strategy each."""
+        return [batch for one in self.of_strategy.values() for batch in one.batches(begin, end)]
+
+    def audio(self, planned: Sequence[PlannedClip]) -> list[np.ndarray]:
+        """Return the audio of the planned clips of one batch, at any level."""
+        return self.of_strategy[planned[0].strategy].audio(planned)
+
+    def row(self, clip: PlannedClip, samples: np.ndarray) -> dict[str, Any]:
+        """Return the row of a planned clip."""
+        return self.of_strategy[clip.strategy].row(clip, samples)

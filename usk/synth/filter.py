@@ -143,15 +143,15 @@ def select_best(
 ) -> set[str]:
     """Return the ids of the best `per_class` clips of each class.
 
-    The scores of different classifiers are not compared: each keeps clips in proportion to those that it scored. Equal scores
-    are ordered by id.
+    The scores of different classifiers are not compared, nor those of different strategies: of each, clips are kept in
+    proportion to those that were made. Equal scores are ordered by id.
     """
-    members: dict[int, dict[Folds, list[int]]] = defaultdict(lambda: defaultdict(list))
+    members: dict[int, dict[tuple[Folds, str], list[int]]] = defaultdict(lambda: defaultdict(list))
     for index, clip in enumerate(planned):
-        members[clip.label][scorers[index]].append(index)
+        members[clip.label][scorers[index], clip.strategy].append(index)
     kept: set[str] = set()
-    for by_scorer in members.values():
-        groups = [indices for _, indices in sorted(by_scorer.items())]
+    for of_class in members.values():
+        groups = [indices for _, indices in sorted(of_class.items())]
         for indices, n in zip(groups, proportional(per_class, [len(some) for some in groups]), strict=True):
             ranked = sorted(indices, key=lambda index: (-scores[index], planned[index].clip_id))
             kept |= {planned[index].clip_id for index in ranked[:n]}

@@ -102,7 +102,7 @@ class ParentLatents:
     def _read(self, group: Group, rows: Sequence[int]) -> np.ndarray:
         """Return the latents [len(rows), 1 or 2, *latent shape] of parents of one group, and encode the group if necessary."""
         crop, number = group
-        file = self.work / f"latents-{crop}x{self.batch}-{number:05d}.bin"
+        file = self.work / f"latents-{self.config.strategy}-{crop}x{self.batch}-{number:05d}.bin"
         latents = self._read_records(file, group, rows)
         if latents is not None:
             return latents

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections import defaultdict
@@ -17,6 +18,7 @@ from usk.errors import SourceError, require_at_least
 from usk.synth.alpha import Alpha
 from usk.synth.planned import PlannedClip, PlannedClips
 from usk.synth.settings import MAX_PER_CLASS
+from usk.synth.strategies import DEFAULT_STRATEGIES, STRATEGIES
 from usk.text import abbreviate_list, pluralize
 
 
@@ -85,7 +87,7 @@ def draw_plan(
     seed: int = 0,
     name: str = "",
     alpha: Alpha | str = Alpha(),
-    n_parents: int = 2,
+    strategies: Sequence[str] = DEFAULT_STRATEGIES[:1],
     across_folds: bool = False,
     known_clips: Sequence[Clip] | None = None,
 ) -> Plan:
@@ -97,6 +99,7 @@ def draw_plan(
     validation give no parents.
 
     Args:
+        strategies: each makes an equal share of a class's clips.
         name: plans of the same seed with different names share neither noise nor order.
         across_folds: pair parents of different folds, too.
         known_clips: all clips of the source, if `clips` is a part of it. They decide which recordings are held out.
@@ -112,58 +115,66 @@ def draw_plan(
         if clip.group not in held_out:
             pools[clip.label].append(clip)
     labels = sorted({clip.label for clip in clips})
+    n_parents = max(STRATEGIES[strategy].n_parents for strategy in strategies)
     if short := [label for label in labels if len({clip.group for clip in pools[label]}) < n_parents]:
         groups = {
             class_names[label]: {clip.group for clip in clips if clip.label == label} for label in short
         }
         raise _too_few_recordings(groups, n_parents, held_out)
     planned = PlannedClips()
-    drawn: list[_DrawnClass] = []
+    drawn: list[_DrawnPairs] = []
     orders: list[np.ndarray] = []  # of each class, the places of its clips in `planned`
+    shares = dict(zip(strategies, proportional(per_class, [1] * len(strategies)), strict=True))
     for label in labels:
         begin, pool, class_name = len(planned), pools[label], class_names[label]
-        folds = {} if across_folds else _pools_by_fold(pool, n_parents)
-        skipped = sorted({clip.fold for clip in pool} - set(folds)) if folds else []
-        drawn.append(_DrawnClass(class_name, 0, skipped, not folds and not across_folds))
-        folds = folds or {0: pool}
-        counts = proportional(per_class, [len(of_fold) for of_fold in folds.values()])
-        for (fold, of_fold), count in zip(folds.items(), counts, strict=True):
-            rng = _random(seed, name, label, fold)
-            rows = _draw_parents(of_fold, count, n_parents, rng)
-            drawn[-1].n_pairs += len(np.unique(np.sort(rows, axis=1), axis=0))
-            prefix = f"{class_name}-{seed}-{fold}"
-            planned.extend(_plan_clips(of_fold, rows, alpha, rng, prefix, len(planned) - begin))
+        random_of = functools.cache(functools.partial(_random, seed, name, label))
+        for strategy, share in shares.items():
+            n_parents = STRATEGIES[strategy].n_parents
+            folds = {} if across_folds else _pools_by_fold(pool, n_parents)
+            skipped = sorted({clip.fold for clip in pool} - set(folds)) if folds else []
+            mixes_folds = not folds and not across_folds
+            folds = folds or {0: pool}
+            counts = proportional(share, [len(of_fold) for of_fold in folds.values()])
+            n_pairs = 0
+            for (fold, of_fold), count in zip(folds.items(), counts, strict=True):
+                rng = random_of(fold)
+                rows = _draw_parents(of_fold, count, n_parents, rng)
+                n_pairs += len(np.unique(np.sort(rows, axis=1), axis=0))
+                prefix = f"{class_name}-{seed}-{fold}"
+                first = len(planned) - begin
+                planned.extend(_plan_clips(of_fold, rows, strategy, alpha, rng, prefix, first))
+            if n_parents == 2:
+                drawn.append(_DrawnPairs(class_name, share, n_pairs, skipped, mixes_folds))
         orders.append(begin + _random(seed, name, label).permutation(per_class))
-    notes = tuple(_notes_on(drawn, per_class, n_parents))
-    return Plan(tuple(class_names), planned.take(np.stack(orders, axis=1).ravel()), notes)
+    return Plan(tuple(class_names), planned.take(np.stack(orders, axis=1).ravel()), tuple(_notes_on(drawn)))
 
 
-@dataclass
-class _DrawnClass:
-    """What is to be said of the parents of a class's clips."""
+@dataclass(frozen=True)
+class _DrawnPairs:
+    """What is to be said of the pairs of parents of a class."""
 
     name: str
+    n_clips: int
     n_pairs: int  # different ones
     skipped_folds: list[int]  # with too few recordings
     mixes_folds: bool  # parents lie in different folds, since no fold has enough recordings
 
 
-def _notes_on(drawn: Sequence[_DrawnClass], per_class: int, n_parents: int) -> Iterator[str]:
+def _notes_on(drawn: Sequence[_DrawnPairs]) -> Iterator[str]:
     for one in drawn:
         if one.skipped_folds:
-            yield (
-                f"{one.name}: no clips come from fold {', '.join(map(str, one.skipped_folds))}, with fewer than {_recordings(n_parents)} to draw from"
-            )
+            folds = ", ".join(map(str, one.skipped_folds))
+            yield f"{one.name}: no pairs come from fold {folds}, with fewer than 2 recordings to draw from"
     if mixed := [one.name for one in drawn if one.mixes_folds]:
         yield (
-            f"{abbreviate_list(mixed)}: every fold has fewer than {_recordings(n_parents)} to draw from, so parents lie in different folds; such a clip trains where neither "
+            f"{abbreviate_list(mixed)}: every fold has fewer than 2 recordings to draw from, so parents lie in different folds; such a clip trains where neither "
             "is tested"
         )
-    if n_parents == 2 and (repeated := [one for one in drawn if one.n_pairs < per_class]):
-        fewest = pluralize(min(one.n_pairs for one in repeated), "pair")
+    if repeated := [one for one in drawn if one.n_pairs < one.n_clips]:
+        fewest = min(repeated, key=lambda one: one.n_pairs)
         yield (
-            f"{abbreviate_list([one.name for one in repeated])}: {pluralize(per_class, 'clip')} a class from as few as {fewest} of parents; a pair "
-            "that is used again is mixed in another proportion (alpha)"
+            f"{abbreviate_list([one.name for one in repeated])}: {pluralize(fewest.n_clips, 'clip')} a class from as few as "
+            f"{pluralize(fewest.n_pairs, 'pair')} of parents; a pair that is used again is mixed in another proportion (alpha)"
         )
 
 
@@ -233,7 +244,13 @@ def _least_used(rows: np.ndarray, uses: np.ndarray, tie_breakers: np.ndarray) ->
 
 
 def _plan_clips(
-    pool: Sequence[Clip], drawn: np.ndarray, alpha: Alpha, rng: np.random.Generator, prefix: str, number: int
+    pool: Sequence[Clip],
+    drawn: np.ndarray,
+    strategy: str,
+    alpha: Alpha,
+    rng: np.random.Generator,
+    prefix: str,
+    number: int,
 ) -> Iterator[PlannedClip]:
     """Yield the clips whose parents are `drawn` (rows of `pool` [clips, parents]), numbered from `number`."""
     seen: set[tuple[int, ...]] = set()
@@ -254,6 +271,7 @@ def _plan_clips(
             parent_folds=folds,
             weights=weights,
             seed=int(rng.integers(2**62)),
+            strategy=strategy,
         )
 
 

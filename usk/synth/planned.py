@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple, overload
 
 import numpy as np
+
+from usk.synth.strategies import DEFAULT_STRATEGIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,7 @@ class PlannedClip:
     seed: int
     parent_names: tuple[str, ...] = ()
     parent_seconds: tuple[float, ...] = ()
+    strategy: str = DEFAULT_STRATEGIES[0]
     prompt: str = ""  # for generators that take prompts
 
     @property
@@ -37,8 +41,8 @@ class PlannedClip:
 
 FIELDS = tuple(field.name for field in fields(PlannedClip))
 
-COLUMN_TYPES = {"label": "i", "fold": "i", "parents": "i", "weights": "d", "seed": "q"}
-"""Type codes of the columns of numbers. `parents` and `weights` have as many numbers a clip as it has parents."""
+COLUMN_TYPES = {"label": "i", "fold": "i", "seed": "q", "first_parent": "q", "n_parents": "b"}
+"""Type codes of the columns with one number a clip."""
 
 
 class Parent(NamedTuple):
@@ -52,40 +56,42 @@ class Parent(NamedTuple):
 
 
 class PlannedClips(Sequence[PlannedClip]):
-    """A sequence of planned clips with the same number of parents.
+    """A sequence of planned clips.
 
-    A clip takes about 120 bytes: each parent is stored once, and a `PlannedClip` is built on access.
+    A clip takes about 140 bytes: each parent is stored once, and a `PlannedClip` is built on access.
     """
 
     def __init__(self, clips: Iterable[PlannedClip] = ()) -> None:
         self._ids: list[str] = []
         self._prompts: list[str] = []
+        self._strategies: list[str] = []
         self._places: dict[Parent, int] = {}
         self._parents: list[Parent] = []
-        self._n_parents = 0
         self._columns: dict[str, array[Any]] = {name: array(code) for name, code in COLUMN_TYPES.items()}
+        # The parents' places in `_parents` and their weights, one clip after another
+        self._place_of, self._weights = array("i"), array("d")
         self.extend(clips)
 
     def extend(self, clips: Iterable[PlannedClip]) -> None:
-        """Append clips. Raises ValueError for a clip with another number of parents."""
+        """Append clips."""
         columns = self._columns
         for clip in clips:
-            self._n_parents = self._n_parents or len(clip.parents)
-            if len(clip.parents) != self._n_parents:
-                raise ValueError(f"{clip.clip_id} has {len(clip.parents)} parents, others {self._n_parents}")
-            unknown = (None,) * self._n_parents
+            unknown = (None,) * len(clip.parents)
+            columns["first_parent"].append(len(self._place_of))
+            columns["n_parents"].append(len(clip.parents))
             names, seconds = clip.parent_names or unknown, clip.parent_seconds or unknown
             for parent in map(Parent, clip.parents, clip.parent_groups, clip.parent_folds, names, seconds):
                 place = self._places.setdefault(parent, len(self._places))
                 if place == len(self._parents):
                     self._parents.append(parent)
-                columns["parents"].append(place)
+                self._place_of.append(place)
             self._ids.append(clip.clip_id)
             self._prompts.append(clip.prompt)
+            self._strategies.append(sys.intern(clip.strategy))
             columns["label"].append(clip.label)
             columns["fold"].append(clip.fold)
             columns["seed"].append(clip.seed)
-            columns["weights"].extend(clip.weights)
+            self._weights.extend(clip.weights)
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -104,9 +110,10 @@ class PlannedClips(Sequence[PlannedClip]):
             return self.take(np.arange(len(self))[index])
         if index < 0:
             index += len(self)
-        of_parents = slice(index * self._n_parents, (index + 1) * self._n_parents)
         columns = self._columns
-        parents = [self._parents[place] for place in columns["parents"][of_parents]]
+        first = columns["first_parent"][index]
+        of_clip = slice(first, first + columns["n_parents"][index])
+        parents = [self._parents[place] for place in self._place_of[of_clip]]
         return PlannedClip(
             clip_id=self._ids[index],
             label=columns["label"][index],
@@ -114,10 +121,11 @@ class PlannedClips(Sequence[PlannedClip]):
             parents=tuple([parent.identity for parent in parents]),
             parent_groups=tuple([parent.group for parent in parents]),
             parent_folds=tuple([parent.fold for parent in parents]),
-            weights=tuple(columns["weights"][of_parents]),
+            weights=tuple(self._weights[of_clip]),
             seed=columns["seed"][index],
             parent_names=tuple([parent.name for parent in parents if parent.name is not None]),
             parent_seconds=tuple([parent.seconds for parent in parents if parent.seconds is not None]),
+            strategy=self._strategies[index],
             prompt=self._prompts[index],
         )
 
@@ -127,12 +135,11 @@ class PlannedClips(Sequence[PlannedClip]):
     def take(self, order: np.ndarray) -> PlannedClips:
         """Return the clips at the places `order` [n], in that order."""
         taken, places = PlannedClips(), order.tolist()
-        taken._parents, taken._places, taken._n_parents = self._parents, self._places, self._n_parents
+        taken._parents, taken._places = self._parents, self._places
+        taken._place_of, taken._weights = self._place_of, self._weights
         taken._ids = [self._ids[place] for place in places]
         taken._prompts = [self._prompts[place] for place in places]
+        taken._strategies = [self._strategies[place] for place in places]
         for name, column in self._columns.items():
-            numbers = np.asarray(column)
-            if len(self):
-                numbers = numbers.reshape(len(self), -1)
-            taken._columns[name] = array(column.typecode, numbers[order].tobytes())
+            taken._columns[name] = array(column.typecode, np.asarray(column)[order].tobytes())
         return taken

@@ -26,6 +26,7 @@ from usk.reporter import Reporter
 from usk.synth.chosen_generator import (
     generator_notes,
     ready_generator,
+    supported_renders,
     training_sources,
     unknown_classes,
     used_generator,
@@ -55,7 +56,9 @@ class Request:
 class Prepared:
     """A dataset that is ready to be rendered."""
 
-    render: RenderConfig  # with the guidance, prompt and batch that were resolved for the generator
+    renders: tuple[
+        RenderConfig, ...
+    ]  # with the guidance, prompt and batch that were resolved for the generator
     generator: Generator | None
     pool: DecodedSource  # the clips that parents are drawn from
     plan: Plan
@@ -78,20 +81,18 @@ def prepare(
     request = Request(source, config, model, device)
     prompts_of(source, config)  # raises for an unusable file before weights are loaded
     generator = None
-    if config.render.strategy_row.mix is not None:
+    if config.uses_generator:
         generator = _known_generator(source, config, model, device)
-        config = replace(config, render=_settings_for(generator, config.render))
+        config = replace(config, render=_renders_for(generator, source, config))
     adapter_prompts = NO_PROMPTS
-    if (
-        generator is not None and request.config.render.prompt is None
-    ):  # an adapter brings the prompts it was trained on
-        adapter_prompts = generator.prompts
+    if generator is not None and _prompt(request.config) is None:
+        adapter_prompts = generator.prompts  # an adapter brings the prompts it was trained on
     decoded = decode(source, config, _sample_rate_hz(generator), reporter)
     pool, plan = plan_for(decoded, config, adapter_prompts)
     prompts = prompts_of(source, config, adapter_prompts)
     if prompts and isinstance(generator, TextGenerator):
         generator.require_short([prompt for of_class in prompts.of_class.values() for prompt in of_class])
-    unconditioned = unknown_classes(generator, config.render, plan)
+    unconditioned = unknown_classes(generator, config.renders, plan)
     clip_filter = _clip_filter(pool, decoded, plan, config, prompts, generator, device)
     manifest = replace(
         _manifest(source, config, generator, plan, prompts),
@@ -101,28 +102,34 @@ def prepare(
     )
     untrained = [name for name in plan.counts() if adapter_prompts and name not in adapter_prompts]
     notes = (
-        *generator_notes(generator, config.render, pool, unconditioned, untrained),
+        *generator_notes(generator, config.renders, pool, unconditioned, untrained),
         *pool.source.notes,
         *plan.notes,
     )
-    return Prepared(config.render, generator, pool, plan, clip_filter, manifest, notes, request)
+    return Prepared(config.renders, generator, pool, plan, clip_filter, manifest, notes, request)
 
 
 def _known_generator(source: Source, config: SynthConfig, model: str | Generator, device: str) -> Generator:
     """Load the generator. If the user lists what it was trained on, that replaces its own notes on it."""
     listed = read_recordings(config.trained_on, source.name) if config.trained_on is not None else None
-    generator = ready_generator(model, device, config.render)
+    generator = ready_generator(model, device, config.renders)
     if not listed:
         return generator
     recorded = [part for part in generator.trained_on if not part.get("note")]
     return replace(generator, trained_on=[*recorded, listed])
 
 
-def _settings_for(generator: Generator, settings: RenderConfig) -> RenderConfig:
-    """Return the settings with the guidance, prompt and batch that the generator takes where the user gave none."""
+def _renders_for(generator: Generator, source: Source, config: SynthConfig) -> tuple[RenderConfig, ...]:
+    """Return the strategies that the generator supports, with its guidance, prompt and batch where the user gave none."""
     takes_classes = generator.takes_classes and generator.inverts
-    settings = settings.resolved(takes_classes, generator.takes_prompts)
-    return replace(settings, batch=batch_of(settings, generator))
+    supported = supported_renders(generator, config.renders, config.classes or source.class_names)
+    resolved = [one.resolved(takes_classes, generator.takes_prompts) for one in supported]
+    return tuple(replace(one, batch=batch_of(one, generator)) for one in resolved)
+
+
+def _prompt(config: SynthConfig) -> str | None:
+    """Return the prompt, which is the same for all strategies that take one."""
+    return next((one.prompt for one in config.renders if one.prompt is not None), None)
 
 
 def _sample_rate_hz(generator: Generator | None) -> int:
@@ -150,7 +157,7 @@ def _clip_filter(
 def _manifest(
     source: Source, config: SynthConfig, generator: Generator | None, plan: Plan, prompts: Prompts | None
 ) -> Manifest:
-    used = used_generator(generator, config.render)
+    used = used_generator(generator, config.renders)
     return Manifest(
         source=SourceRecord(source.name, source.kind, source.revision, source.license, source.hub_id),
         class_names=tuple(source.class_names),
@@ -158,7 +165,7 @@ def _manifest(
         trained_on=training_sources(used),
         mel=generator.mel.as_dict() if generator is not None and generator.mel is not None else None,
         sample_rate_hz=_sample_rate_hz(generator),
-        render=config.render.as_dict(),
+        render={one.strategy: one.as_dict() for one in config.renders},
         alpha=config.alpha,
         seed=config.seed,
         asked=ClipRequest(config.per_class, config.classes, config.test_folds, config.skip_bad),
@@ -212,7 +219,7 @@ def plan_for(
             seed=config.seed,
             name=subset.name if subset is not None else "",
             alpha=config.alpha,
-            n_parents=config.render.strategy_row.n_parents,
+            strategies=[one.strategy for one in config.renders],
             across_folds=subset is not None,
             known_clips=source.clips,
         )
@@ -233,9 +240,9 @@ def prompts_of(
 
     Raises UsageError for a prompt or file that cannot be used.
     """
-    if config.render.prompt is None:
+    if (prompt := _prompt(config)) is None:
         return None
-    read = read_prompts(config.render.prompt, config.classes or source.class_names)
+    read = read_prompts(prompt, config.classes or source.class_names)
     return Prompts({name: adapter_prompts.get(name, prompts) for name, prompts in read.of_class.items()})
 
 
@@ -249,7 +256,7 @@ def dry_run(
     require_own_folder(Path(out), MANIFEST_FILE)
     name = resolve_model(model, resolve_device(device).type)
     is_local = name == EMBEDDED or expanded(name).exists() or not looks_like_hub_id(name)
-    if is_local or config.render.strategy_row.mix is None:
+    if is_local or not config.uses_generator:
         if isinstance(config.filter, str):  # a model that may be on the Hub
             config = replace(config, filter=None)
         prepared = prepare(source, config, model=name, device=device, reporter=reporter)

@@ -98,7 +98,7 @@ class DiffusionRenderer(ClipRenderer):
     ) -> None:
         """`prompts` are those of each class, for generators that take prompts. The plan has the prompt of each clip."""
         config = config.resolved(generator.takes_classes)
-        model_id = generator.model_id if used_generator(generator, config) else NO_MODEL
+        model_id = generator.model_id if used_generator(generator, [config]) else NO_MODEL
         super().__init__(plan, decoded, config, model_id, generator.longest_samples)
         if self.strategy.mix is None:
             raise ValueError(f"{config.strategy} takes no generator")
@@ -107,14 +107,16 @@ class DiffusionRenderer(ClipRenderer):
         self.chunks = Chunks(self.batch)
         self.scales = generator.scales(config.sampler)
         rows_of_crop: dict[int, dict[int, None]] = defaultdict(dict)  # ordered sets
-        for clip in plan.clips:
+        n_clips = 0
+        for _, clip in self.own():
+            n_clips += 1
             rows_of_crop[self.crop(clip)] |= dict.fromkeys(self.row_of[parent] for parent in clip.parents)
         texts = [text for of_class in (prompts or {}).values() for text in of_class]
         generator.expect(texts, rows_of_crop)
         if self.strategy.samples:
             to_invert, to_sample = config.sampler.evaluations(self.strategy.inverts)
             with_guidance = to_sample * (1 if config.guidance == 1.0 else 2)
-            evaluations = to_invert * sum(map(len, rows_of_crop.values())) + with_guidance * len(plan)
+            evaluations = to_invert * sum(map(len, rows_of_crop.values())) + with_guidance * n_clips
             if repays_compiling(generator.device, evaluations, len(rows_of_crop)):
                 self.generator = generator.compiled()
         self.latents = ParentLatents(self, rows_of_crop, work, prompts or {})
@@ -124,10 +126,10 @@ class DiffusionRenderer(ClipRenderer):
         return self.generator.crop(self.length(clip) if self.config.crop else self.generator.longest_samples)
 
     def batches(self, begin: int, end: int) -> list[list[int]]:
-        """Group the plan's entries from `begin` to `end` into batches of one crop each."""
+        """Group the strategy's entries of the plan from `begin` to `end` into batches of one crop each."""
         of_crop: dict[int, list[int]] = defaultdict(list)
-        for index in range(begin, end):
-            of_crop[self.crop(self.plan.clips[index])].append(index)
+        for index, clip in self.own(begin, end):
+            of_crop[self.crop(clip)].append(index)
         return [
             indices[first : first + self.batch]
             for _, indices in sorted(of_crop.items())

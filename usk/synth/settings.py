@@ -10,12 +10,11 @@ from usk.data.prompts import DEFAULT_PROMPT
 from usk.diffusion.sampler import SamplerConfig
 from usk.errors import UsageError, no_effect, require_at_least, require_known
 from usk.synth.alpha import Alpha
-from usk.synth.strategies import Strategy, strategy_named
+from usk.synth.strategies import DEFAULT_STRATEGIES, Strategy, strategy_named
 
 if TYPE_CHECKING:
     from usk.data.train_subset import TrainSubset
 
-DEFAULT_STRATEGY = "decomposed"
 DEFAULT_QUALITY = "standard"
 DEFAULT_GUIDANCE = 2.0
 MAX_PER_CLASS = 1_000_000
@@ -24,7 +23,7 @@ HUB_PREFIX = "hf:"  # before the folder or Hub id of a model that filters
 FIRST_ORDER_STEP_FACTOR = 4
 SAMPLER_SETTINGS = ("strength", "steps", "solver", "eta", "guidance", "prompt", "negative_prompt")
 GENERATOR_SETTINGS = (*SAMPLER_SETTINGS, "phase", "precision", "batch")
-UNRECORDED_SETTINGS = {"prompt"}  # the manifest has the prompts themselves
+UNRECORDED_SETTINGS = {"strategy", "optional", "prompt"}  # the manifest has strategies and prompts elsewhere
 PHASES = ("random", "parents")
 
 
@@ -35,12 +34,13 @@ def _require(holds: bool, message: str, name: str, value: object) -> None:
 
 @dataclass(frozen=True)
 class RenderConfig:
-    """How parents are inverted, mixed and decoded: the help of `usk synth` explains most fields. `render_config` fills it from a preset.
+    """How the clips of one strategy are made: the help of `usk synth` explains most fields. `render_configs` fills it from a preset.
 
     An option of `usk synth` is also a parameter in `usk.cli.synth`. The manifest and studies take all fields.
     """
 
-    strategy: str = DEFAULT_STRATEGY
+    strategy: str = DEFAULT_STRATEGIES[0]
+    optional: bool = False  # leave the strategy out if the generator does not know the classes
     strength: float = 0.5  # the share of the noise schedule at which parents are mixed
     steps: int = 6  # between clean latents and the strength, each way
     solver: str = "second-order"  # or "ddim", first-order
@@ -104,9 +104,9 @@ class RenderConfig:
         return SamplerConfig(self.steps, self.strength, self.solver)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the settings that decide the clips to the last bit, for the manifest. The plan has the prompts."""
+        """Return the settings that decide the clips to the last bit, for the manifest. The plan has strategies and prompts."""
         if self.strategy_row.mix is None:
-            return {"strategy": self.strategy}
+            return {}
         left_out = set(UNRECORDED_SETTINGS)
         if not self.strategy_row.samples:
             left_out |= {"condition_on_class", *SAMPLER_SETTINGS}
@@ -119,6 +119,7 @@ class Quality:
 
     config: RenderConfig
     steps: int
+    strategies: tuple[str, ...] = DEFAULT_STRATEGIES
 
 
 QUALITIES = {
@@ -126,7 +127,6 @@ QUALITIES = {
     "standard": Quality(RenderConfig(), steps=12),
     "published": Quality(
         RenderConfig(
-            strategy="slerp",
             strength=1.0,
             solver="ddim",
             condition_on_class=False,
@@ -136,41 +136,69 @@ QUALITIES = {
             griffin_lim_iterations=32,
         ),
         steps=50,
+        strategies=("slerp",),
     ),
 }
 
 
-def render_config(quality: str = DEFAULT_QUALITY, **given: Any) -> RenderConfig:
-    """Return the preset `quality` with the settings `given` (those that are not None). The rest follows the strategy.
+def render_configs(
+    quality: str = DEFAULT_QUALITY, strategy: str | None = None, **given: Any
+) -> tuple[RenderConfig, ...]:
+    """Return the settings of each strategy in `strategy`, joined by commas. Without it, they are the preset's.
 
-    Raises UsageError for unknown values and for settings that have no effect or exclude each other.
+    The settings `given` (those that are not None) replace those of the preset `quality` wherever they have an effect. The rest
+    follows the strategy. Raises UsageError for unknown values and for settings that have no effect or exclude each other.
     """
     require_known(quality, QUALITIES, "quality")
     preset = QUALITIES[quality]
+    names = preset.strategies if strategy is None else [name.strip() for name in strategy.split(",")]
+    if len(set(names)) < len(names):
+        raise UsageError("names a strategy twice", field="strategy", value=strategy)
     chosen = {name: value for name, value in given.items() if value is not None}
-    name = chosen.get("strategy", preset.config.strategy)
-    strategy = strategy_named(name)
+    ignored = {name: _without_effect(strategy_named(name)) for name in names}
+    for setting, value in chosen.items():
+        if all(setting in settings for settings, _ in ignored.values()):
+            raise no_effect(setting, value, f"the strategy {names[0]} {ignored[names[0]][1]}")
+    return tuple(
+        _render_config(
+            preset,
+            {setting: value for setting, value in chosen.items() if setting not in ignored[name][0]},
+            strategy=name,
+            optional=strategy is None and name != names[0],
+        )
+        for name in names
+    )
+
+
+def render_config(quality: str = DEFAULT_QUALITY, **given: Any) -> RenderConfig:
+    """Return what `render_configs` returns for the first strategy."""
+    return render_configs(quality, **given)[0]
+
+
+def _without_effect(strategy: Strategy) -> tuple[tuple[str, ...], str]:
+    """Return the settings that have no effect with a strategy, and why."""
     if strategy.mix is None:
-        _require_unset(chosen, GENERATOR_SETTINGS, f"the strategy {name} uses no generator")
-    elif not strategy.samples:
-        _require_unset(chosen, SAMPLER_SETTINGS, f"the strategy {name} uses no sampler")
-    chosen.setdefault("strength", preset.config.strength if strategy.strength is None else strategy.strength)
-    conditions = strategy.samples and (preset.config.condition_on_class or not strategy.inverts)
-    chosen.setdefault("condition_on_class", conditions)
-    if chosen.get("eta", 0.0) > 0:
-        chosen.setdefault("solver", "ddim")
-    config = replace(preset.config, **chosen)
+        return GENERATOR_SETTINGS, "uses no generator"
+    if not strategy.samples:
+        return SAMPLER_SETTINGS, "uses no sampler"
+    if strategy.strength is not None:
+        return ("strength",), f"works at {strategy.strength:g} only"
+    return (), ""
+
+
+def _render_config(preset: Quality, chosen: dict[str, Any], *, strategy: str, optional: bool) -> RenderConfig:
+    row = strategy_named(strategy)
+    settings: dict[str, Any] = {
+        "strength": preset.config.strength if row.strength is None else row.strength,
+        "condition_on_class": row.samples and (preset.config.condition_on_class or not row.inverts),
+        "solver": "ddim" if chosen.get("eta", 0.0) > 0 else preset.config.solver,
+    }
+    config = replace(preset.config, **{**settings, **chosen}, strategy=strategy, optional=optional)
     if "steps" in chosen:
         return config
     is_slower = config.solver == "ddim" and preset.config.solver != "ddim"
-    from_noise = preset.steps * (FIRST_ORDER_STEP_FACTOR if is_slower else 1)
+    from_noise = preset.steps * row.steps * (FIRST_ORDER_STEP_FACTOR if is_slower else 1)
     return replace(config, steps=max(1, round(from_noise * config.strength)))
-
-
-def _require_unset(chosen: dict[str, Any], settings: tuple[str, ...], reason: str) -> None:
-    for name in settings:
-        if name in chosen:
-            raise no_effect(name, chosen[name], reason)
 
 
 @dataclass(frozen=True)
@@ -187,7 +215,8 @@ class SynthConfig:
     test_folds: tuple[int, ...] = ()  # their clips are not used as parents
     train_clips: TrainSubset | None = None  # only these are used as parents, in pairs across folds
     skip_bad: bool = False
-    render: RenderConfig = field(default_factory=RenderConfig)
+    # One strategy, or several that make equal shares of each class. `optional` ones need a generator that knows the classes.
+    render: RenderConfig | tuple[RenderConfig, ...] = field(default_factory=render_configs)
     # The share of each class that the classifier filter keeps, or hf: and a CLAP model that filters. None: no filter.
     filter: float | str | None = None
     trained_on: str | None = None  # a list of the recordings that the generator was trained on
@@ -207,11 +236,20 @@ class SynthConfig:
                 "filter",
                 self.filter,
             )
-        if Alpha.parse(self.alpha) != Alpha() and not self.render.strategy_row.weighted:
-            raise no_effect("alpha", self.alpha, f"the strategy {self.render.strategy} weighs no parents")
-        if self.trained_on is not None and self.render.strategy_row.mix is None:
-            reason = f"the strategy {self.render.strategy} uses no generator"
-            raise no_effect("trained_on", self.trained_on, reason)
+        first = self.renders[0].strategy
+        if Alpha.parse(self.alpha) != Alpha() and not any(one.strategy_row.weighted for one in self.renders):
+            raise no_effect("alpha", self.alpha, f"the strategy {first} weighs no parents")
+        if self.trained_on is not None and not self.uses_generator:
+            raise no_effect("trained_on", self.trained_on, f"the strategy {first} uses no generator")
+
+    @property
+    def renders(self) -> tuple[RenderConfig, ...]:
+        """The settings of each strategy."""
+        return self.render if isinstance(self.render, tuple) else (self.render,)
+
+    @property
+    def uses_generator(self) -> bool:
+        return any(one.strategy_row.mix is not None for one in self.renders)
 
     @property
     def share_kept(self) -> float:

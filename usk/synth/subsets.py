@@ -46,8 +46,8 @@ def synthesize_subsets(
     for subset in subsets:
         subset.split(source.clips)  # raises before hours of work on other subsets
     model_name = model
-    if config.render.strategy_row.mix is not None:
-        model = ready_generator(model, device, config.render)
+    if config.uses_generator:
+        model = ready_generator(model, device, config.renders)
     prepared: dict[str, Prepared] = {}
     errors: dict[str, UskError] = {}
     for subset in subsets:

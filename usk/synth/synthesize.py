@@ -24,7 +24,7 @@ from usk.errors import UsageError
 from usk.manifest import Manifest
 from usk.reporter import Reporter, Task
 from usk.synth.card import dataset_card
-from usk.synth.clip_renderer import ClipRenderer
+from usk.synth.clip_renderer import ClipRenderer, Renderers
 from usk.synth.dataset_folder import DatasetFolder
 from usk.synth.filter import select_clips
 from usk.synth.plan import Plan
@@ -113,7 +113,8 @@ def render(
             claims.close()
         made_with = "" if prepared.generator is None else f", generator {prepared.manifest.model}"
         n_clips = pluralize(len(prepared.plan), "clip")
-        reporter.note(f"{n_clips}: strategy {prepared.render.strategy}{made_with}")
+        strategies = ",".join(one.strategy for one in prepared.renders)
+        reporter.note(f"{n_clips}: strategy {strategies}{made_with}")
         reporter.detail(_settings_note(prepared))
         todo = [unit for unit in folder.missing() if part.has(unit.number)]
         if todo and prepared.clip_filter is not None:
@@ -146,18 +147,25 @@ def _finish(folder: DatasetFolder) -> SynthResult:
 
 def _settings_note(prepared: Prepared) -> str:
     """Return the settings in words, with the precision that was chosen for `auto`."""
-    generator, settings = prepared.generator, dict(prepared.manifest.render)
-    if generator is not None:
-        settings |= {"precision": generator.precision}
-    parts = [f"{name} {value}" for name, value in settings.items() if value is not None]
-    return f"model {prepared.manifest.model}; {', '.join(parts)}"
+    parts = [f"model {prepared.manifest.model}"]
+    for strategy, settings in prepared.manifest.render.items():
+        if prepared.generator is not None and "precision" in settings:
+            settings = settings | {"precision": prepared.generator.precision}
+        values = [f"{name} {value}" for name, value in settings.items() if value is not None]
+        parts.append(f"{strategy}: {', '.join(values)}")
+    return "; ".join(parts)
 
 
-def _new_renderer(prepared: Prepared, work: Path) -> ClipRenderer:
+def _new_renderer(prepared: Prepared, work: Path) -> Renderers:
     generator, plan, pool = prepared.generator, prepared.plan, prepared.pool
-    if generator is None:
-        return WAVEFORM_RENDERERS[prepared.render.strategy](plan, pool, prepared.render)
-    return DiffusionRenderer(plan, pool, generator, prepared.render, work, prepared.manifest.prompts)
+    renderers: dict[str, ClipRenderer] = {}
+    for one in prepared.renders:
+        if generator is None or one.strategy_row.mix is None:
+            renderers[one.strategy] = WAVEFORM_RENDERERS[one.strategy](plan, pool, one)
+        else:
+            prompts = prepared.manifest.prompts
+            renderers[one.strategy] = DiffusionRenderer(plan, pool, generator, one, work, prompts)
+    return Renderers(renderers)
 
 
 def workers_for(workers: int | None, request: Request, n_units: int, engine: str = LOCAL) -> Workers:
@@ -196,7 +204,7 @@ class RenderSetup:
 def _render_units(
     prepared: Prepared,
     folder: DatasetFolder,
-    renderer: ClipRenderer,
+    renderer: Renderers,
     todo: Sequence[Unit],
     workers: Workers,
     task: Task,
@@ -221,7 +229,7 @@ def _render_units(
 
 
 def _render_in_process(
-    prepared: Prepared, folder: DatasetFolder, renderer: ClipRenderer, todo: Sequence[Unit], task: Task
+    prepared: Prepared, folder: DatasetFolder, renderer: Renderers, todo: Sequence[Unit], task: Task
 ) -> int:
     """Render the units `todo`, while a thread compresses and writes those before. Return the number of clips made."""
     plan, clip_filter = prepared.plan, prepared.clip_filter

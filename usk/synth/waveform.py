@@ -33,7 +33,8 @@ class WaveformRenderer(ClipRenderer):
         super().__init__(plan, decoded, config, NO_MODEL, None)
 
     def batches(self, begin: int, end: int) -> list[list[int]]:
-        return [list(range(first, min(first + BATCH, end))) for first in range(begin, end, BATCH)]
+        indices = [index for index, _ in self.own(begin, end)]
+        return [indices[first : first + BATCH] for first in range(0, len(indices), BATCH)]
 
     def audio(self, planned: Sequence[PlannedClip]) -> list[np.ndarray]:
         return [self.render(clip) for clip in planned]
