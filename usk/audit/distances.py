@@ -207,29 +207,39 @@ class RealClips:
         halves of the recordings, drawn without replacement, because their values vary about as much as the value of all
         recordings (Politis & Romano 1994). A bootstrap would compare clips with their own copies.
         """
-        all_labels = np.array(labels, dtype=np.int64)
-        clips = [set(names) or {f"clip {row}"} for row, names in enumerate(recordings or [()] * len(labels))]
-        by_class: dict[int, Distance] = {}
-        known: dict[int, tuple[float, np.ndarray]] = {}  # value and deviations of halves
-        for label in np.unique(all_labels).tolist():
-            rows, real = np.flatnonzero(all_labels == label), self.labels == label
-            value, deviations = math.nan, np.full(N_RESAMPLES, np.nan)
-            if len(rows) > 1 and real.sum() > 1:
-                both = [clips[row] for row in rows.tolist()], self._recordings_of(real)
-                discrepancy = _Discrepancy.compute(values[rows], self.values[real], both, self.widths[label])
-                value = discrepancy.total()
-                if min(discrepancy.n_recordings) >= MIN_INTERVAL_RECORDINGS and not math.isnan(value):
-                    halves = discrepancy.of_halves(np.random.default_rng((0, max(label, 0))))
-                    deviations = halves - halves.mean()
-            if not math.isnan(value):
-                known[label] = value, deviations
-            by_class[label] = Distance.from_resamples(value, deviations, len(rows), int(real.sum()))
-        n_real = int(np.isin(self.labels, list(known) or list(by_class)).sum())
+        of_clips = np.array(labels, dtype=np.int64)
+        names = [set(known) or {f"clip {row}"} for row, known in enumerate(recordings or [()] * len(labels))]
+        found = {
+            label: self._of_class(label, np.flatnonzero(of_clips == label), values, names)
+            for label in np.unique(of_clips).tolist()
+        }
+        n_real = {label: int((self.labels == label).sum()) for label in found}
+        by_class = {
+            label: Distance.from_resamples(*found[label], int((of_clips == label).sum()), n_real[label])
+            for label in found
+        }
+        known = [label for label, (value, _) in found.items() if not math.isnan(value)]
+        n_compared = sum(n_real[label] for label in known or found)
         if not known:
-            return by_class, Distance(None, None, None, len(labels), n_real)
-        value = float(np.mean([value for value, _ in known.values()]))
-        deviations = np.mean([deviations for _, deviations in known.values()], axis=0)
-        return by_class, Distance.from_resamples(value, deviations, len(labels), n_real)
+            return by_class, Distance(None, None, None, len(labels), n_compared)
+        value = float(np.mean([found[label][0] for label in known]))
+        deviations = np.mean([found[label][1] for label in known], axis=0)
+        return by_class, Distance.from_resamples(value, deviations, len(labels), n_compared)
+
+    def _of_class(
+        self, label: int, rows: np.ndarray, values: np.ndarray, recordings: Recordings
+    ) -> tuple[float, np.ndarray]:
+        """Return KAD of the clips `rows` of a class, and the deviations of halves of the recordings. NaN: too few."""
+        real, unknown = self.labels == label, np.full(N_RESAMPLES, np.nan)
+        if len(rows) < 2 or real.sum() < 2:
+            return math.nan, unknown
+        both = [recordings[row] for row in rows.tolist()], self._recordings_of(real)
+        discrepancy = _Discrepancy.compute(values[rows], self.values[real], both, self.widths[label])
+        value = discrepancy.total()
+        if min(discrepancy.n_recordings) < MIN_INTERVAL_RECORDINGS or math.isnan(value):
+            return value, unknown
+        halves = discrepancy.of_halves(np.random.default_rng((0, max(label, 0))))
+        return value, halves - halves.mean()
 
     def baseline(self, label: int) -> Distance:
         """Measure KAD between the real clips of a class: one half of its recordings from the other half."""
