@@ -36,7 +36,6 @@ from usk.synth.clip_renderer import ClipRenderer
 from usk.synth.plan import Plan, draw_plan
 from usk.synth.render import DiffusionRenderer
 from usk.synth.settings import render_config
-from usk.synth.strategies import strategy_named
 from usk.synth.waveform import WaveformSums
 
 SETTINGS = [
@@ -53,8 +52,8 @@ SETTINGS = [
     render_config(strategy="variation", guidance=1.0),
     render_config(strategy="variation", strength=0.7, guidance=1.0),
     render_config(strategy="variation", strength=0.7, guidance=2.0),
-    render_config(strategy="sample", guidance=1.0),
-    render_config(strategy="sample", guidance=2.0),
+    render_config(strategy="sample", steps=12, guidance=1.0),
+    render_config(strategy="sample", steps=12, guidance=2.0),
 ]
 
 
@@ -93,9 +92,13 @@ def main() -> None:
     features = model.feature_settings
     row_of = {clip.identity: row for row, clip in enumerate(source.clips)}
 
-    def plan_for(n_parents: int) -> Plan:
+    def plan_for(strategy: str) -> Plan:
         return draw_plan(
-            chosen.clips, source.class_names, options.per_class, n_parents=n_parents, known_clips=source.clips
+            chosen.clips,
+            source.class_names,
+            options.per_class,
+            strategies=[strategy],
+            known_clips=source.clips,
         )
 
     def measure(plan: Plan, audio: list[np.ndarray]) -> dict[str, Any]:
@@ -114,7 +117,7 @@ def main() -> None:
         n = generator.mel.image_samples
         return audio_to_image(stack_padded([np.resize(a, n) for a in audio], n), generator.mel)[0]
 
-    pairs = plan_for(2)
+    pairs = plan_for("waveform")
     parents = [[decoded.audio(row_of[clip.parents[side]]) for clip in pairs.clips] for side in (0, 1)]
     sums = make_all(WaveformSums(pairs, decoded, render_config(strategy="waveform")))
     n_drawn = len(pairs.counts())
@@ -126,14 +129,19 @@ def main() -> None:
     drawn = [pictures(parents[0][:n_drawn]), pictures(parents[1][:n_drawn]), pictures(sums[:n_drawn])]
     for config in SETTINGS:
         resolved = config.resolved(bool(generator.class_names))
-        plan = plan_for(strategy_named(resolved.strategy).n_parents)
+        plan = plan_for(resolved.strategy)
         with tempfile.TemporaryDirectory() as work:
             started = time.perf_counter()
             audio = make_all(DiffusionRenderer(plan, decoded, generator, config, Path(work)))
             took_s = time.perf_counter() - started
         drawn.append(pictures(audio[:n_drawn]))
         rows.append(
-            {**resolved.as_dict(), **measure(plan, audio), "s_per_clip": round(took_s / len(plan), 3)}
+            {
+                "strategy": resolved.strategy,
+                **resolved.as_dict(),
+                **measure(plan, audio),
+                "s_per_clip": round(took_s / len(plan), 3),
+            }
         )
         Console(stderr=True).print(
             {name: rows[-1][name] for name in ("strategy", "strength", "mmd", "recognized")}

@@ -50,10 +50,10 @@ KINDS: dict[str, RenderConfig | None] = {
     "average, random phase": render_config(strategy="average"),
     "average, parents' texture": render_config(strategy="average", phase="parents"),
     EXCHANGED: render_config(strategy="resynthesis", phase="parents"),
-    "sample, parent's texture": render_config(strategy="sample", phase="parents", precision="bf16"),
+    "sample, parent's texture": render_config(strategy="sample", steps=12, phase="parents", precision="bf16"),
     "decomposed, random phase": render_config(precision="bf16"),
     "decomposed, parents' texture": render_config(phase="parents", precision="bf16"),
-    "sample, random phase": render_config(strategy="sample", precision="bf16"),
+    "sample, random phase": render_config(strategy="sample", steps=12, precision="bf16"),
 }
 
 
@@ -65,7 +65,7 @@ def half_of(group: str) -> int:
 def pairs_of(decoded: DecodedSource, half: int) -> Plan:
     source = decoded.source
     clips = [clip for clip in source.clips if clip.fold not in TRAIN_FOLDS and half_of(clip.group) == half]
-    plan = draw_plan(clips, source.class_names, PAIRS // len(source.class_names), seed=7, n_parents=2, across_folds=True)  # fmt: skip
+    plan = draw_plan(clips, source.class_names, PAIRS // len(source.class_names), seed=7, across_folds=True)  # fmt: skip
     return replace(plan, clips=plan.clips[:PAIRS])
 
 
@@ -131,8 +131,8 @@ def rendered(
     if config is None:
         row_of = {clip.identity: row for row, clip in enumerate(decoded.source.clips)}
         return [decoded.audio(row_of[clip.parents[0]]) for clip in plan.clips]
-    n = config.strategy_row.n_parents
-    if n == 1:
+    plan = replace(plan, clips=tuple(replace(clip, strategy=config.strategy) for clip in plan.clips))
+    if config.strategy_row.n_parents == 1:
         one = slice(1, 2) if name == EXCHANGED else slice(1)
         plan = replace(
             plan, clips=tuple(replace(c, parents=c.parents[one], weights=(1.0,)) for c in plan.clips)
