@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -170,18 +171,15 @@ def sessions(tmp_path: Path) -> Path:
 def test_a_generator_fitted_by_sessions_leaks_nowhere_among_speakers(
     usk: Command, sessions: Path, tmp_path: Path
 ) -> None:
-    generators = {}
     by_session, by_speaker = (open_source(sessions, group_column=name) for name in ("session", "speaker"))
-    one_fold = tuple(
-        replace(c, fold=1) for c in by_session.clips
-    )  # sessions cross the folds: all of them train
-    generators["all"] = fit([replace(by_session, clips=one_fold)], tmp_path / "all", TINY, mel=MEL).folder
-    generators["fold 1"] = fit([by_speaker], tmp_path / "one", TINY, mel=MEL, test_folds=(2, 3)).folder
+    # Sessions cross the folds: all of them train.
+    one_fold = replace(by_session, clips=tuple(replace(c, fold=1) for c in by_session.clips))
     common = ("--real", sessions, "--columns", "group=speaker", "--json")
-    for name, generator in generators.items():
+    for name, source, test_folds in (("all", one_fold, ()), ("fold 1", by_speaker, (2, 3))):
+        generator = fit([source], tmp_path / name, TINY, mel=MEL, test_folds=test_folds).folder
         made = tmp_path / f"made by {name}"
-        synth = f"synth --model {generator} --per-class 3 --steps 2 --device cpu"
-        usk(synth, *common, "--out", made).done()
+        synth = "synth --per-class 3 --steps 2 --device cpu --model"
+        usk(synth, generator, *common, "--out", made).done()
         train = "train --mix real,synth --epochs 1 --seeds 1 --no-baseline"
         ran = usk(train, *common, "--synth", made, "--out", tmp_path / f"runs {name}")
         if name == "all":
@@ -189,17 +187,6 @@ def test_a_generator_fitted_by_sessions_leaks_nowhere_among_speakers(
         else:
             assert ran.code == 0, ran.err
             assert {run["split"] for run in ran.value["runs"]} == {"fold2", "fold3"}
-
-
-@pytest.fixture
-def recordings(tmp_path: Path) -> Path:
-    folder = tmp_path / "mine"
-    for label, name in enumerate(CLASSES):
-        for recording in range(10):
-            for cut in range(2):
-                samples = tone(300 + 900 * label + 31 * recording + 5 * cut, 0.3, RATE_HZ)
-                write_wav(folder / name / f"r{recording}" / f"{cut}.wav", samples, RATE_HZ)
-    return folder
 
 
 def kept(real: Path, made: Path) -> dict[frozenset[str], list[bool]]:
@@ -211,9 +198,12 @@ def kept(real: Path, made: Path) -> dict[frozenset[str], list[bool]]:
     return dict(zip(tested, leaks, strict=True))
 
 
-def test_a_moved_and_renamed_folder_is_the_same(usk: Command, recordings: Path, tmp_path: Path) -> None:
+def test_a_moved_and_renamed_folder_is_the_same(usk: Command, tmp_path: Path) -> None:
     """Renamed, copied with other names for classes' recordings and files, and in another lossless format."""
-    made = tmp_path / "made"
+    made, recordings = tmp_path / "made", tmp_path / "mine"
+    for label, recording, cut in itertools.product(range(2), range(10), range(2)):
+        samples = tone(300 + 900 * label + 31 * recording + 5 * cut, 0.3, RATE_HZ)
+        write_wav(recordings / CLASSES[label] / f"r{recording}" / f"{cut}.wav", samples, RATE_HZ)
     synth = ("--strategy", "waveform", "--per-class", 8, "--quiet")
     assert usk("synth", "--real", recordings, *synth, "--out", made).code == 0
     before = kept(recordings, made)

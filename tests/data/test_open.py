@@ -307,11 +307,18 @@ def test_folds_keep_their_numbers_or_a_note_says_the_new_ones(
 
 
 @pytest.mark.parametrize("missing", [None, float("nan"), ""], ids=["null", "NaN", "empty"])
-def test_a_row_without_a_fold_is_refused_not_renumbered(tmp_path: Path, missing: Any) -> None:
+def test_a_row_without_a_fold_is_refused_and_one_without_a_recording_is_its_own(
+    tmp_path: Path, missing: Any
+) -> None:
     table = hugging_face_table(typed=False, label=["a", "b"] * 6)
     folds = pa.array([str(row) if missing == "" else float(row) for row in range(1, 12)] + [missing])
     folder = write_parquet(tmp_path / "set", table.append_column("fold", folds), shards=1)
     fails("no value in 1 row. Name another column.", folder)
+    names = [missing if row % 3 == 0 else str(row // 6) if missing == "" else row / 6 for row in range(12)]
+    named = table.append_column("recording", pa.array(names))
+    source = open_source(write_parquet(tmp_path / "named", named, shards=1))
+    assert len({source.clips[row].group for row in (0, 3, 6, 9)}) == 4
+    assert "no recording in the column recording for 4 rows: each counts as its own" in source.notes
 
 
 def test_the_label_is_chosen_by_name_among_class_columns(tmp_path: Path) -> None:
@@ -350,19 +357,6 @@ def test_a_dataset_without_groups_and_folds_says_so_and_gets_folds(tmp_path: Pat
     assert len(source.folds) > 1 and min(source.folds) == 1
 
 
-def test_a_saved_dataset_keeps_its_license_and_its_columns(tmp_path: Path) -> None:
-    """Columns that `set_format` hides are read."""
-    saved = datasets.Dataset(datasets.table.InMemoryTable(hugging_face_table()))
-    saved.info.license = "cc-by-4.0"
-    saved.set_format("numpy", columns=["label"])
-    saved.save_to_disk(str(tmp_path / "set"))
-    source = open_source(tmp_path / "set")
-    assert source.license == "cc-by-4.0"
-    check_tones(source)
-    (tmp_path / "set" / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n")
-    assert open_source(tmp_path / "set").license == "cc-by-nc-4.0"
-
-
 def test_samples_with_their_channels_first(tmp_path: Path) -> None:
     samples = np.stack([tone(300, 0.3)] * 2).tolist()
     subsets = [{"array": samples, "sampling_rate": 22_050, "bytes": None, "path": None}]
@@ -372,21 +366,26 @@ def test_samples_with_their_channels_first(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("split", [False, True], ids=["dataset", "dataset dict"])
-def test_a_saved_dataset(tmp_path: Path, split: bool) -> None:
+def test_a_saved_dataset_keeps_its_license_and_its_columns(tmp_path: Path, split: bool) -> None:
+    """Columns that `set_format` hides are read."""
     table = hugging_face_table(group=[f"g{row // 2}" for row in range(12)])
     saved = datasets.Dataset(datasets.table.InMemoryTable(table))
+    saved.info.license = "cc-by-4.0"
+    saved.set_format("numpy", columns=["label"])
     if split:
         parts = {"train": saved.select(range(8)), "test": saved.select(range(8, 12))}
         datasets.DatasetDict(parts).save_to_disk(str(tmp_path / "set"))
     else:
         saved.save_to_disk(str(tmp_path / "set"))
     source = open_source(tmp_path / "set")
-    assert source.kind == "saved Hugging Face dataset"
+    assert (source.kind, source.license) == ("saved Hugging Face dataset", "cc-by-4.0")
     assert source.class_names == tuple(LABELS)
     assert [clip.group for clip in source.clips] == [f"set/g{row // 2}" for row in range(12)]
     if split:
         assert open_source(tmp_path / "set", fold_column="split").folds == (1, 2)
     check_tones(source)
+    (tmp_path / "set" / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n")
+    assert open_source(tmp_path / "set").license == "cc-by-nc-4.0"
 
 
 @pytest.mark.parametrize("field", ["label_column", "group_column", "fold_column"])
@@ -592,12 +591,6 @@ def test_a_note_names_columns_that_could_be_recordings(tmp_path: Path) -> None:
     assert note.endswith("(name the column of recordings, perhaps source)")
 
 
-def test_parquet_files_in_sub_folders_are_pointed_out(tmp_path: Path) -> None:
-    for name in ("big", "small"):
-        write_parquet(tmp_path / "mc" / name, hugging_face_table())
-    fails("it has Parquet files in sub-folders (big, small): name one of them", tmp_path / "mc")
-
-
 def test_classes_whose_names_have_commas_can_be_chosen(tone_folder: Path) -> None:
     (tone_folder / "low").rename(tone_folder / "pump, hydraulic")
     source = open_source(tone_folder)
@@ -619,21 +612,14 @@ def test_splits_of_different_columns_are_one_line(tmp_path: Path) -> None:
     fails("its splits train, test have different columns and cannot be read as one", tmp_path / "set")
 
 
-@pytest.mark.parametrize("missing", [None, float("nan"), ""], ids=["null", "NaN", "empty"])
-def test_rows_that_name_no_recording_are_their_own(tmp_path: Path, missing: Any) -> None:
-    names = [missing if row % 3 == 0 else str(row // 6) if missing == "" else row / 6 for row in range(12)]
-    table = hugging_face_table(typed=False, label=["a", "b"] * 6).append_column("recording", pa.array(names))
-    source = open_source(write_parquet(tmp_path / "set", table, shards=1))
-    assert len({source.clips[row].group for row in (0, 3, 6, 9)}) == 4
-    assert "no recording in the column recording for 4 rows: each counts as its own" in source.notes
-
-
-def test_a_note_says_that_splits_are_read_as_one(tmp_path: Path) -> None:
-    folder = write_parquet(tmp_path / "set", hugging_face_table())
+def test_splits_are_read_as_one_and_parquet_files_in_sub_folders_pointed_out(tmp_path: Path) -> None:
+    folder = write_parquet(tmp_path / "mc" / "big", hugging_face_table())
     first, second = sorted((folder / "data").iterdir())
     first.rename(folder / "data" / "test-00000-of-00001.parquet")
     second.rename(folder / "data" / "train-00000-of-00001.parquet")
     assert "its splits test, train are read as one, and folds say what is tested" in open_source(folder).notes
+    write_parquet(tmp_path / "mc" / "small", hugging_face_table())
+    fails("it has Parquet files in sub-folders (big, small): name one of them", tmp_path / "mc")
 
 
 def test_notes_name_files_that_are_no_clips(tone_folder: Path) -> None:

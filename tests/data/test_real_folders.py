@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.sounds import tone, write_wav
+from tests.sounds import peak_hz, tone, write_wav
 from usk.data.decode import decode_source
 from usk.data.open import open_source
 from usk.errors import SourceError, UsageError, UskError
@@ -91,7 +91,6 @@ def parquet_table(root: Path) -> None:
     pq.write_table(pa.Table.from_pylist(RECORDS), root / "metadata.parquet")
 
 
-class_folders_with_table = files(BY_CLASS, {"metadata.csv": "file_name,label\n" + rows(plain)})
 kaggle_competition = files(  # FSDKaggle: the test part has no labels, and the sample of an answer is none
     {"audio_train": NAMES, "audio_test": ["x.wav", "y.wav"]},
     {
@@ -133,11 +132,7 @@ acoustic_scenes = files(  # DCASE: places as recordings, and the publisher's par
 parts_with_classes = files(
     {f"{part}/{label}": [f"{label}_{n}.wav"] for n, part in enumerate(PARTS) for label in CLASSES}
 )
-NOTES = {file[:-4]: {"note": n, "family": file.split("_")[0]} for n, file in enumerate(NAMES)}
-nsynth = content("examples.json", json.dumps(NOTES))
-esc50_one_level_up = table(
-    "ESC-50-master/meta/esc50.csv", head="filename,category", place="ESC-50-master/audio"
-)
+NSYNTH = {file[:-4]: {"note": n, "family": file.split("_")[0]} for n, file in enumerate(NAMES)}
 
 
 def fsd50k(labels: str) -> Make:
@@ -169,7 +164,6 @@ parts_below_classes = files(
     {f"{label}/{part}": [f"{label}_{n}.wav"] for label in CLASSES for n, part in enumerate(PARTS)}
 )
 LITTER = ("@Recently-Snapshot", "#snapshot", "$Recycle.Bin", "__pycache__", ".git", "Network Trash Folder")
-litter = files(BY_CLASS | {key: ["x.wav"] for key in LITTER})
 
 
 def links_to_nothing(root: Path) -> None:
@@ -260,7 +254,7 @@ READ = {
     "JSON": content("metadata.json", json.dumps(RECORDS, indent=1)),
     "JSON lines that are a list": content("metadata.jsonl", json.dumps(RECORDS)),
     "Parquet": parquet_table,
-    "names of files in class folders": class_folders_with_table,
+    "names of files in class folders": files(BY_CLASS, {"metadata.csv": "file_name,label\n" + rows(plain)}),
     "FSDKaggle": kaggle_competition,
     "Speech Commands": speech_commands,
     "UrbanSound8K of Kaggle": kaggle_urbansound8k,
@@ -269,11 +263,11 @@ READ = {
     "DCASE": acoustic_scenes,
     "classes below parts": parts_with_classes,
     "links and litter": with_links,
-    "ESC-50 one level up": esc50_one_level_up,
+    "ESC-50 one level up": table("ESC-50-master/meta/esc50.csv", head="filename,category", place="ESC-50-master/audio"),
     "FSD50K of one label": fsd50k(""),
     "Parquet tables in parts": parquet_in_parts,
     "parts below classes": parts_below_classes,
-    "litter of systems": litter,
+    "litter of systems": files(BY_CLASS | {key: ["x.wav"] for key in LITTER}),
     "paths of another machine": table("labels.csv", lambda file: f"/home/nobody/set/audio/{file}", "path,label"),
     "paths of Windows elsewhere": table("labels.csv", lambda file: f"C:\\Users\\x\\{file}", "path,label"),
     "URLs": table("labels.csv", lambda file: f"https://x.org/a/{file}", "url,label"),
@@ -384,7 +378,7 @@ def test_the_publishers_parts_can_be_the_folds(tmp_path: Path, make: Make) -> No
         (content("metadata.csv", ("file_name,label\n" + rows(lambda f, c: f"{f},サイレン\n")).encode("shift-jis")), SourceError, ""),
         (content("metadata.jsonl", '{"file_name": "dog_0.wav", "label"'), SourceError, ""),
         (content("labels.csv", "filename,label\n" + "".join(f"{f},{c}\n" for f, c in zip(NAMES, ("dog", "rain", "dog+rain", "dog"), strict=True))), SourceError, "label_column"),
-        (nsynth, SourceError, "label_column"),
+        (content("examples.json", json.dumps(NSYNTH)), SourceError, "label_column"),
         (fsd50k(",Sound"), SourceError, "label_column"),
         (content("labels.xlsx", b"PK"), SourceError, ""),
         (content("labels.csv", "uuid,label\nab,dog\ncd,rain\n"), SourceError, ""),
@@ -430,17 +424,16 @@ def test_names_of_published_data_sets_say_the_recording(tmp_path: Path, form: st
     assert source.has_groups and len({clip.group for clip in source.clips}) == 2
 
 
-def test_tables_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
+def test_the_nearest_file_of_a_missing_one_and_tables_that_contradict_each_other_are_named(
+    tmp_path: Path,
+) -> None:
+    content("metadata.csv", "file_name,label\n" + rows(lambda f, c: f"x{f},{c}\n"))(tmp_path / "near")
+    with pytest.raises(SourceError, match=r"\(xdog_0\.wav, .*nearest that is there is audio/dog_0\.wav"):
+        open_source(tmp_path / "near")
     tables_that_repeat(tmp_path / "set")
     other = tmp_path / "set" / "Data" / "features_30_sec.csv"
     other.write_text(other.read_text().replace("dog_1.wav,dog", "dog_1.wav,rain"))
     with pytest.raises(SourceError, match=r"dog_1\.wav is rain in .*30_sec\.csv and dog in .*3_sec\.csv"):
-        open_source(tmp_path / "set")
-
-
-def test_a_missing_file_is_named_with_the_nearest_one(tmp_path: Path) -> None:
-    content("metadata.csv", "file_name,label\n" + rows(lambda f, c: f"x{f},{c}\n"))(tmp_path / "set")
-    with pytest.raises(SourceError, match=r"\(xdog_0\.wav, .*nearest that is there is audio/dog_0\.wav"):
         open_source(tmp_path / "set")
 
 
@@ -473,20 +466,16 @@ def strong_labels(folder: Path, more: str = "") -> None:
     (folder / "strong.tsv").write_text(table + more)
 
 
-def test_a_segment_with_two_labels_is_left_out(tmp_path: Path) -> None:
-    strong_labels(tmp_path / "set", "0.wav\t0.05\t0.45\thigh\n0.wav\t0.05\t0.45\tlow\n")
-    source = open_source(tmp_path / "set")
+def test_strong_labels_are_cut_at_onset_and_offset_and_those_that_disagree_left_out(tmp_path: Path) -> None:
+    strong_labels(tmp_path / "two", "0.wav\t0.05\t0.45\thigh\n0.wav\t0.05\t0.45\tlow\n")
+    source = open_source(tmp_path / "two")
     assert source.counts() == {"high": 2, "low": 1}
     assert any("3 rows" in note and "0.wav" in note for note in source.notes)
-
-
-def test_strong_labels_are_cut_at_onset_and_offset(tmp_path: Path) -> None:
     strong_labels(tmp_path / "set")
     source = open_source(tmp_path / "set")
     assert source.counts() == {"high": 2, "low": 2} and len({clip.group for clip in source.clips}) == 2
     decoded = decode_source(source)
     for row, clip in enumerate(decoded.source.clips):
-        samples = decoded.audio(row)
-        peak_hz = np.abs(np.fft.rfft(samples)).argmax() * 22_050 / len(samples)
         assert clip.duration_s == pytest.approx(0.4, abs=1e-3)
-        assert peak_hz == pytest.approx({"low": 300, "high": 900}[decoded.class_name(row)], abs=5)
+        expected_hz = {"low": 300, "high": 900}[decoded.class_name(row)]
+        assert peak_hz(decoded.audio(row), 22_050) == pytest.approx(expected_hz, abs=5)
