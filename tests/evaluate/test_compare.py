@@ -18,7 +18,7 @@ from usk.evaluate.compare import compare_runs
 from usk.evaluate.verdict import Verdict
 
 
-def test_two_mixes_with_two_folds_and_two_seeds(tmp_path: Path) -> None:
+def test_two_mixes_with_two_folds_and_two_seeds_and_their_classes_in_strict_json(tmp_path: Path) -> None:
     write_grid(tmp_path / "runs")
     comparison = only(compare_runs(tmp_path / "runs"))
     assert (comparison.baseline, comparison.classifier, comparison.data) == ("real", "small", "abcdefabcdef")
@@ -36,19 +36,20 @@ def test_two_mixes_with_two_folds_and_two_seeds(tmp_path: Path) -> None:
     assert (real.verdict, both.verdict) == (Verdict.BASELINE, Verdict.TOO_FEW_PAIRS)
     assert both.sentence.startswith("+20.0 percentage points, 95 % interval +")
     assert comparison.warning is None and comparison.notes == []
-
-
-def test_classes_have_support_and_recall(tmp_path: Path) -> None:
-    write_grid(tmp_path)
-    classes = only(compare_runs(tmp_path)).classes
+    classes = comparison.classes
     assert [row.class_name for row in classes] == CLASS_NAMES
     assert [row.support for row in classes] == [54, 54, 52, 0]  # distinct clips, not clips x seeds
     assert classes[3].recall == {"real": None, "real,synth": None}
     assert classes[3].difference_points == {"real,synth": None}
     for row in classes[:3]:
-        real, both = row.recall["real"], row.recall["real,synth"]
-        assert real is not None and both is not None
-        assert row.difference_points["real,synth"] == pytest.approx(100 * (both - real))
+        plain, mixed = row.recall["real"], row.recall["real,synth"]
+        assert plain is not None and mixed is not None
+        assert row.difference_points["real,synth"] == pytest.approx(100 * (mixed - plain))
+    made = comparison.as_dict()
+    assert json.loads(json.dumps(made, allow_nan=False)) == made
+    as_json = made["rows"][1]
+    assert (as_json["verdict"], as_json["difference"]["n_pairs"]) == ("too_few_pairs", 4)
+    assert "by_mix" not in made and made["classes"][3]["recall"]["real"] is None
 
 
 def test_another_baseline_turns_the_sign(tmp_path: Path) -> None:
@@ -123,16 +124,6 @@ def test_unequal_work_is_not_comparable(tmp_path: Path) -> None:
     assert [row.p_value_holm for row in comparison.rows] == [None, pytest.approx(0.25), pytest.approx(0.25)]
 
 
-def test_as_dict_is_strict_json(tmp_path: Path) -> None:
-    write_grid(tmp_path)
-    made = [comparison.as_dict() for comparison in compare_runs(tmp_path)]
-    again = json.loads(json.dumps(made, allow_nan=False))
-    assert again == made
-    row = again[0]["rows"][1]
-    assert (row["verdict"], row["difference"]["n_pairs"]) == ("too_few_pairs", 4) and "by_mix" not in again[0]
-    assert again[0]["classes"][3]["recall"]["real"] is None
-
-
 def test_runs_are_found_at_any_depth_and_through_links(tmp_path: Path) -> None:
     write_grid(tmp_path / "all" / "A" / "of" / "one" / "runs", seeds=(0,))
     write_grid(tmp_path / "elsewhere", seeds=(1,))
@@ -146,11 +137,8 @@ def test_the_p_value_is_the_larger_of_both(tmp_path: Path) -> None:
     """One recording makes nine pairs better. The exact test finds it, but the interval over recordings contains 0."""
     for seed in range(9):
         for mix, n_correct in (("real", 0), ("synth", 20)):
-            rewrite(
-                folder := write_run(tmp_path, mix, 1, seed),
-                "group",
-                ["loud"] * 20 + [f"r{i}" for i in range(60)],
-            )
+            folder = write_run(tmp_path, mix, 1, seed)
+            rewrite(folder, "group", ["loud"] * 20 + [f"r{i}" for i in range(60)])
             labels = pq.read_table(folder / "predictions.parquet")["label"].to_numpy()
             rewrite(folder, "predicted", np.where(np.arange(N_CLIPS) < n_correct, labels, (labels + 1) % 4))
     row = only(compare_runs(tmp_path)).rows[1]

@@ -45,7 +45,7 @@ def test_runs_are_read_once_and_each_mix_is_bootstrapped_once(
     assert calls == {"read_record": 8, "read_predictions": 8, "paired_bootstrap": 1}
 
 
-def test_runs_and_pairs_agree_with_the_comparison(tmp_path: Path) -> None:
+def test_runs_pairs_and_confusion_matrices_agree_with_the_comparison(tmp_path: Path) -> None:
     details = grid(tmp_path)
     for row in details.comparison.rows:
         accuracies = [run.accuracy for run in details.runs if run.mix == row.mix]
@@ -56,10 +56,6 @@ def test_runs_and_pairs_agree_with_the_comparison(tmp_path: Path) -> None:
     difference = details.comparison.rows[1].difference
     assert difference is not None
     assert np.mean(differences) == pytest.approx(difference.difference_points)
-
-
-def test_the_rows_of_confusion_matrices_sum_to_one(tmp_path: Path) -> None:
-    details = grid(tmp_path)
     real, both = details.confusion_matrix("real"), details.confusion_matrix("real,synth")
     np.testing.assert_allclose([real.sum(axis=1), both.sum(axis=1)], 1)
     # what is not right is predicted as the next class
@@ -67,24 +63,21 @@ def test_the_rows_of_confusion_matrices_sum_to_one(tmp_path: Path) -> None:
     assert real[0, 1:].tolist() == pytest.approx([1 - real[0, 0], 0])
 
 
-def test_training_curves_go_over_the_shared_epochs(tmp_path: Path) -> None:
-    write_run(tmp_path, "real", 0, epochs=4)
-    write_run(tmp_path, "real", 1, epochs=3)
-    (details,) = compare_in_detail(tmp_path)
+def test_training_curves_have_the_epochs_that_every_run_recorded(tmp_path: Path) -> None:
+    """Some runs have fewer epochs, and some epochs no validation; all have a loss."""
+    write_run(tmp_path / "fewer", "real", 0, epochs=4)
+    write_run(tmp_path / "fewer", "real", 1, epochs=3)
+    (details,) = compare_in_detail(tmp_path / "fewer")
     epochs, values = details.curves("validation_accuracy")["real"]
     assert epochs == [1, 2, 3]
     np.testing.assert_allclose(sorted(values.tolist()), [(0.1, 0.2, 0.3), (0.11, 0.21, 0.31)])
-
-
-def test_training_curves_have_the_epochs_that_every_run_recorded(tmp_path: Path) -> None:
-    """Some epochs have no validation; all have a loss."""
     for seed in (0, 1):
-        run = write_run(tmp_path, "real", seed, epochs=6)
+        run = write_run(tmp_path / "not all", "real", seed, epochs=6)
         history = json.loads((run / "history.json").read_text())
         for entry in history[:: 2 + seed]:  # the first and third, the first and fourth
             del entry["validation_accuracy"]
         (run / "history.json").write_text(json.dumps(history))
-    (details,) = compare_in_detail(tmp_path)
+    (details,) = compare_in_detail(tmp_path / "not all")
     assert details.curves("loss")["real"][0] == [1, 2, 3, 4, 5, 6]
     epochs, values = details.curves("validation_accuracy")["real"]
     assert epochs == [2, 6] and values.mean(axis=0) == pytest.approx((0.205, 0.605))

@@ -51,26 +51,17 @@ def test_real_clips_have_the_name_of_their_source_and_the_hash_if_it_is_not_uniq
     assert names == {"streets abcdefabcdef", "parks", "streets 222222222222", "333333333333"}
 
 
-@pytest.mark.parametrize(
-    ("column", "values"),
-    [
-        ("clip_id", [f"x-{i:03d}" for i in range(N_CLIPS)]),
-        ("label", np.zeros(N_CLIPS, dtype=np.int64)),
-        ("group", ["one"] * N_CLIPS),
-    ],
-)
-def test_a_pair_must_be_tested_on_the_same_clips(tmp_path: Path, column: str, values: Any) -> None:
-    write_run(tmp_path, "real")
-    rewrite(write_run(tmp_path, "synth"), column, values)
-    with pytest.raises(SourceError, match="tested on different clips or labels"):
-        compare_runs(tmp_path)
-
-
-def test_the_same_data_with_different_classes_raises(tmp_path: Path) -> None:
-    write_run(tmp_path, "real")
-    write_run(tmp_path, "synth", class_names=["a", "b", "c", "d"])
+def test_a_pair_must_be_tested_on_the_same_clips_and_classes(tmp_path: Path) -> None:
+    names, labels = [f"x-{i:03d}" for i in range(N_CLIPS)], np.zeros(N_CLIPS, dtype=np.int64)
+    for column, values in (("clip_id", names), ("label", labels), ("group", ["one"] * N_CLIPS)):
+        write_run(tmp_path / column, "real")
+        rewrite(write_run(tmp_path / column, "synth"), column, values)
+        with pytest.raises(SourceError, match="tested on different clips or labels"):
+            compare_runs(tmp_path / column)
+    write_run(tmp_path / "classes", "real")
+    write_run(tmp_path / "classes", "synth", class_names=["a", "b", "c", "d"])
     with pytest.raises(SourceError, match="different classes"):
-        compare_runs(tmp_path)
+        compare_runs(tmp_path / "classes")
 
 
 def write_augmented(
@@ -135,15 +126,8 @@ def test_each_split_chooses_on_its_own_validation_clips(tmp_path: Path) -> None:
     skills = {("none", 1): 0.5, ("none", 2): 0.7, ("basic", 1): 0.7, ("basic", 2): 0.5}
     for (augment, fold), seed in itertools.product(scores, range(3)):
         options = {"augment": augment, "validation_accuracy": scores[augment, fold]}
-        write_run(
-            tmp_path,
-            "real",
-            fold,
-            seed,
-            name=f"r{augment}{fold}{seed}",
-            skill=skills[augment, fold],
-            **options,
-        )
+        named = {"name": f"r{augment}{fold}{seed}", "skill": skills[augment, fold]}
+        write_run(tmp_path, "real", fold, seed, **named, **options)
         if augment == "basic":
             write_run(tmp_path, "real,synth", fold, seed, name=f"s{fold}{seed}", skill=0.8, **options)
     best = compare_runs(tmp_path)[-1]
@@ -206,15 +190,9 @@ def test_pairs_of_two_comparisons_are_resampled_once(tmp_path: Path, monkeypatch
 
 
 def test_choices_at_two_learning_rates_have_different_titles(tmp_path: Path) -> None:
-    for rate in (1e-3, 1e-4):
-        for augment in ("none", "basic"):
-            write_run(
-                tmp_path,
-                name=f"{augment}{rate}",
-                augment=augment,
-                learning_rate=rate,
-                validation_accuracy=0.5,
-            )
+    for rate, augment in itertools.product((1e-3, 1e-4), ("none", "basic")):
+        options = {"augment": augment, "learning_rate": rate, "validation_accuracy": 0.5}
+        write_run(tmp_path, name=f"{augment}{rate}", **options)
     best = [one for one in compare_runs(tmp_path) if one.choices]
     assert len(best) == 2 and len({one.title for one in best}) == 2
     assert all("learning rate" in one.title for one in best)
