@@ -127,22 +127,15 @@ def test_a_tag_before_a_sound_is_skipped(form: str, subtype: str) -> None:
     np.testing.assert_array_equal(read_audio_bytes(tagged)[0], read_audio_bytes(content)[0])
 
 
-def test_bw64_is_rf64() -> None:
-    content = encoded("RF64", "PCM_16")
-    np.testing.assert_array_equal(read_audio_bytes(b"BW64" + content[4:])[0], read_audio_bytes(content)[0])
-
-
-@pytest.mark.parametrize("junk", [bytes(3_000), b"HTTP/1.0 200 OK\r\n\r\n", b"\xff\xfb\x90\x00" + bytes(100)])
-def test_junk_before_an_mp3_is_skipped(junk: bytes) -> None:
-    content = encoded("MP3", "MPEG_LAYER_III")
-    np.testing.assert_array_equal(read_audio_bytes(junk + content)[0], read_audio_bytes(content)[0])
-
-
-def test_a_chunk_of_odd_length_may_lack_its_last_byte() -> None:
-    content = encoded("WAV", "PCM_16")
-    begin = content.index(b"data")
-    odd = content[:begin] + b"JUNK" + (9).to_bytes(4, "little") + bytes(9) + content[begin:]
-    np.testing.assert_array_equal(read_audio_bytes(odd)[0], read_audio_bytes(content)[0])
+def test_what_differs_from_the_standard_is_read_all_the_same() -> None:
+    """BW64 is RF64, a chunk of odd length may lack its last byte, and junk before an MP3 is skipped."""
+    rf64, wav, mp3 = encoded("RF64", "PCM_16"), encoded("WAV", "PCM_16"), encoded("MP3", "MPEG_LAYER_III")
+    begin = wav.index(b"data")
+    odd = wav[:begin] + b"JUNK" + (9).to_bytes(4, "little") + bytes(9) + wav[begin:]
+    junk = (bytes(3_000), b"HTTP/1.0 200 OK\r\n\r\n", b"\xff\xfb\x90\x00" + bytes(100))
+    pairs = [(b"BW64" + rf64[4:], rf64), (odd, wav), *((before + mp3, mp3) for before in junk)]
+    for changed, content in pairs:
+        np.testing.assert_array_equal(read_audio_bytes(changed)[0], read_audio_bytes(content)[0])
 
 
 def test_a_segment_of_a_file() -> None:

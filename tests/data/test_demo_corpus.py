@@ -18,7 +18,8 @@ def test_corpus_is_balanced_sorted_and_as_long_as_urbansound8k() -> None:
         (label, fold): 18 for label in range(len(CLASSES)) for fold in (1, 2, 3)
     }
     assert set(Counter(clip.group for clip in clips).values()) == {3}
-    assert len({(clip.group, clip.fold, clip.label) for clip in clips}) == 180  # one fold and class a recording
+    owners = {(clip.group, clip.fold, clip.label) for clip in clips}
+    assert len(owners) == 180, "a recording has one fold and one class"
     assert all(1.0 <= clip.duration_s <= 4.0 for clip in clips)
     assert sum(clip.duration_s == 4.0 for clip in clips) > len(clips) // 2
     assert np.mean([clip.duration_s for clip in clips if CLASSES[clip.label] == "gun_shot"]) < 3.0

@@ -88,30 +88,18 @@ def test_folders_that_are_classes_stay_classes(tone_folder: Path) -> None:
     assert facts(open_source(tone_folder)) == before
 
 
-ROWS = [{"file_name": f"{n}.wav", "label": "ab"[n % 2]} for n in range(4)]
-
-
-@pytest.fixture
-def listed(tmp_path: Path) -> Path:
-    """Four clips of two classes, and a table of them."""
-    write_clips(tmp_path / "set", ROWS, "file_name")
-    write_table(tmp_path / "set" / "metadata.csv", ROWS)
-    return tmp_path / "set"
-
-
-def test_the_revision_depends_on_labels(listed: Path) -> None:
-    before = open_source(listed).revision
-    write_table(listed / "metadata.csv", [{**row, "label": "ba"[n % 2]} for n, row in enumerate(ROWS)])
-    assert open_source(listed).revision != before
-
-
-@pytest.mark.parametrize("path", ["../out.wav", "/etc/passwd"])
-def test_no_path_leads_out_of_the_folder(listed: Path, path: str) -> None:
-    write_table(
-        listed / "metadata.csv", [{"file_name": "0.wav", "label": "a"}, {"file_name": path, "label": "b"}]
-    )
-    with pytest.raises(SourceError, match="leads out of the folder; name files below it"):
-        open_source(listed)
+def test_the_revision_depends_on_labels_and_no_path_leads_out_of_the_folder(tmp_path: Path) -> None:
+    folder, table = tmp_path / "set", tmp_path / "set" / "metadata.csv"
+    rows = [{"file_name": f"{n}.wav", "label": "ab"[n % 2]} for n in range(4)]
+    write_clips(folder, rows, "file_name")
+    write_table(table, rows)
+    before = open_source(folder).revision
+    write_table(table, [{**row, "label": "ba"[n % 2]} for n, row in enumerate(rows)])
+    assert open_source(folder).revision != before
+    for path in ("../out.wav", "/etc/passwd"):
+        write_table(table, [{"file_name": "0.wav", "label": "a"}, {"file_name": path, "label": "b"}])
+        with pytest.raises(SourceError, match="leads out of the folder; name files below it"):
+            open_source(folder)
 
 
 def test_class_folders_without_a_table_take_no_columns(tone_folder: Path) -> None:

@@ -154,25 +154,16 @@ def test_a_mix_whose_clips_all_leak_is_refused_with_a_fix(protocol: str) -> None
 # --- class names and names of recordings
 
 
-def test_classes_are_matched_by_name_not_by_number() -> None:
-    real = source_of([Clip("a", 0, "g", 1)], class_names=("bark", "horn", "siren"))
+def test_classes_are_matched_by_name_and_those_that_the_real_clips_lack_are_named() -> None:
+    of_three = source_of([Clip("a", 0, "g", 1)], class_names=("bark", "horn", "siren"))
     other = source_of([Clip("b", 0, "h", 1), Clip("c", 1, "h", 1)], class_names=("siren", "bark"))
-    assert label_map(other, real).tolist() == [2, 0]
-
-
-def test_a_class_that_the_real_clips_lack_is_named() -> None:
-    real = source_of([Clip("a", 0, "g", 1)])
-    with pytest.raises(
-        UskError,
-        match=r"has classes that city has not: meow; the real classes are bark, horn. Leave them out or rename them.$",
-    ):
-        label_map(source_of([Clip("b", 1, "h", 1)], class_names=("bark", "meow")), real)
-    assert label_map(source_of([Clip("b", 0, "h", 1)], class_names=("bark", "meow")), real).tolist() == [
-        0,
-        -1,
-    ]
-    parent = real.clips[0]
-    made = source_of([child("s", replace(parent, label=1))], class_names=("bark", "meow"))
+    assert label_map(other, of_three).tolist() == [2, 0]
+    real, names = source_of([Clip("a", 0, "g", 1)]), ("bark", "meow")
+    said = "has classes that city has not: meow; the real classes are bark, horn. Leave them out or rename them.$"
+    with pytest.raises(UskError, match=said):
+        label_map(source_of([Clip("b", 1, "h", 1)], class_names=names), real)
+    assert label_map(source_of([Clip("b", 0, "h", 1)], class_names=names), real).tolist() == [0, -1]
+    made = source_of([child("s", replace(real.clips[0], label=1))], class_names=names)
     with pytest.raises(UskError, match=r"are bark, horn. Make it again of these classes with `usk synth`.$"):
         label_map(made, real)
 

@@ -117,13 +117,10 @@ def test_synthetic_clips_train_only_if_every_parent_does() -> None:
         training_rows(parse_mix("real,synth"), sources, real, split)
 
 
-def test_train_clips_are_parsed() -> None:
+def test_train_clips_are_parsed_and_name_datasets() -> None:
     assert parse_train_clips("50, 100,full,50") == (50, 100, None)
     for text in ("", "0", "-5", "ten", "50,,100", "²"):
         with pytest.raises(UsageError, match="train_clips"):
             parse_train_clips(text)
-
-
-def test_names_of_datasets() -> None:
     assert subset_name(50, "fold2", 1) == "50-train_clips-fold2-seed1"
     assert subset_name(None, "fold2", 1) == TrainSubset(None, 2).name == "full-fold2"
