@@ -14,12 +14,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.diffusion.test_fit import Killed, killed_at
+from tests.diffusion.test_fit import MEL, Killed, killed_at, single_precision  # noqa: F401
 from tests.diffusion.test_fit import weights as unet_state
 from tests.sounds import tone, write_wav
 from usk.audio.mel import MelSettings
 from usk.data.open import open_source
-from usk.diffusion import train as training
 from usk.diffusion.fit import FitConfig, fit
 from usk.diffusion.generator import Condition
 from usk.diffusion.load import load_generator
@@ -32,12 +31,7 @@ Factory = Callable[..., Path]
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 CPU = torch.device("cpu")
 STILL = ("--learning-rate", 1e-30)  # nothing moves: what is written is what was taken over
-
-
-@pytest.fixture(autouse=True)
-def _single_precision(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where bf16 is possible, runs choose by the clock; runs that are compared must not."""
-    monkeypatch.setattr(training, "default_precision", lambda device, training: "fp32")
+pytestmark = pytest.mark.usefixtures("single_precision")
 
 
 @pytest.fixture
@@ -61,16 +55,6 @@ def conditional(fit_from: Callable[..., Any], tiny_pipeline: Factory, tmp_path: 
     state["class_embedding.weight"] = torch.randn(shape, generator=draw).half()
     save_file(state, folder / WEIGHTS, {"format": "pt"})
     return folder
-
-
-@pytest.fixture
-def other_classes(tmp_path: Path) -> Path:
-    """Class folders with a class that is shared with the tones and two that are not."""
-    for number, name in enumerate(("middle", "whistle", "click")):
-        for recording in range(4):
-            samples = tone(400.0 * (number + 1) + 20 * recording, 0.4)
-            write_wav(tmp_path / "other" / name / f"rec{recording}" / "a.wav", samples)
-    return tmp_path / "other"
 
 
 def read(path: Path) -> Any:
@@ -151,7 +135,6 @@ def test_the_loss_is_that_of_the_bases_noise_and_prediction(
 ) -> None:
     """A UNet that says what diffusers' own DDPMScheduler holds to be right has no loss, and another has one."""
     scheduler = diffusers.DDPMScheduler(prediction_type=prediction_type, **schedule)
-    mel = MelSettings(sample_rate_hz=8_000, n_fft=256, hop_samples=128, n_mels=16, n_frames=32)
     n_train = len(scheduler.alphas_cumprod)
     images, noise = torch.randn(2, 4, 1, 16, 32).unbind()
     timesteps = torch.tensor([0, n_train // 3, n_train // 2, n_train - 1])
@@ -163,7 +146,7 @@ def test_the_loss_is_that_of_the_bases_noise_and_prediction(
             return ({"epsilon": noise, "v_prediction": velocity, "sample": images}[prediction_type],)
 
     config = json.loads(scheduler.to_json_string())
-    networks = Networks(Oracle(), None, (1, 16, 32), mel, config, ())
+    networks = Networks(Oracle(), None, (1, 16, 32), MEL, config, ())
     trainer = object.__new__(MelTrainer)
     trainer.networks, trainer.network = networks, networks.unet
     trainer.device, trainer.precision, trainer._alphas = CPU, "fp32", networks.schedule.alphas_cumprod
@@ -251,8 +234,14 @@ def test_classes_added_to_a_base_change_nothing_at_first(
 
 
 def test_other_classes_keep_the_rows_of_shared_names_and_need_the_flag(
-    fit_from: Callable[..., Any], conditional: Path, other_classes: Path, tmp_path: Path
+    fit_from: Callable[..., Any], conditional: Path, tmp_path: Path
 ) -> None:
+    """One class is shared with the tones, and two are not."""
+    other_classes = tmp_path / "other"
+    for number, name in enumerate(("middle", "whistle", "click")):
+        for recording in range(4):
+            samples = tone(400.0 * (number + 1) + 20 * recording, 0.4)
+            write_wav(other_classes / name / f"rec{recording}" / "a.wav", samples)
     refused = fit_from(conditional, "out", "--quiet", real=other_classes)
     refused.refused(2, "is class-conditional and does not know click, whistle", "--from")
     assert not (tmp_path / "out").exists()

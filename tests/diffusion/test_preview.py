@@ -11,11 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from usk.audio.mel import MelSettings
+from tests.diffusion.test_fit import MEL
 from usk.diffusion.fit import FitConfig, new_networks
 from usk.diffusion.preview import FROM_NOISE, SAMPLER, write_preview
-
-MEL = MelSettings(sample_rate_hz=8_000, n_fft=256, hop_samples=128, n_mels=16, n_frames=32)
 
 
 @pytest.mark.parametrize("class_names", [("a", "b"), ()])
@@ -30,9 +28,8 @@ def test_columns_are_pairs_of_a_class_and_rows_are_conditioned_on_it(
             return (torch.zeros_like(noisy),)
 
     config = FitConfig(channels=(8, 8), batch=2, steps=1).resolved()
-    generator = new_networks(config, MEL, class_names, torch.device("cpu")).generator(
-        torch.device("cpu"), "fp32"
-    )
+    cpu = torch.device("cpu")
+    generator = new_networks(config, MEL, class_names, cpu).generator(cpu, "fp32")
     generator.unet = Recorder()
     names = ["a", "a", "b", "a", "b", "b", "b"] if class_names else [""] * 7
     images = np.linspace(-1, 1, 7, dtype=np.float32)[:, None, None] * np.ones((16, 32), np.float32)
