@@ -10,10 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from tests.classify.conftest import TinyNet
-from usk.audio.features import FeatureSettings
-from usk.audio.mel import MelSettings
-from usk.classify import recipe, registry
+from tests.classify.conftest import tiny_classifier  # noqa: F401
 from usk.data.decode import decode_source
 from usk.data.open import open_source
 from usk.data.train_subset import TrainSubset
@@ -23,13 +20,7 @@ from usk.synth.subsets import synthesize_subsets
 
 Command = Callable[..., Any]
 SUMS = SynthConfig(2, render=render_config(strategy="waveform"))
-
-
-@pytest.fixture(autouse=True)
-def _tiny_classifier(monkeypatch: pytest.MonkeyPatch) -> None:
-    features = FeatureSettings(MelSettings(n_fft=1_024, hop_samples=512, n_mels=16, n_frames=8), True)
-    tiny = recipe.ClassifierPreset(TinyNet, features, 2, 32, 1e-2, 0.0, False, 0.0, "none", 64)
-    monkeypatch.setitem(registry.CLASSIFIERS, "tiny", tiny)
+pytestmark = pytest.mark.usefixtures("tiny_classifier")
 
 
 @pytest.fixture
