@@ -79,18 +79,13 @@ def test_a_long_file_is_the_mean_of_its_windows(usk: Command, trained: Path, tmp
         assert both[name] == pytest.approx((first[name] + second[name]) / 2, abs=2e-3)
 
 
-def test_a_source_is_classified_clip_by_clip(
+def test_clips_of_a_source_with_or_without_labels_and_files_of_other_kinds(
     usk: Command, trained: Path, tmp_path: Path, urbansound8k_folder: Path
 ) -> None:
-    options = ["--strategy", "waveform", "--per-class", 2, "--out", tmp_path / "s"]
-    assert usk("synth", "--real", urbansound8k_folder, *options).code == 0
-    ran = usk(f"predict {trained} {tmp_path}/s --json").done()
-    assert len(ran.value) == 6
-
-
-def test_clips_without_labels_and_files_of_other_kinds(usk: Command, trained: Path, tmp_path: Path) -> None:
     import datasets
 
+    usk(f"synth --real {urbansound8k_folder} --strategy waveform --per-class 2 --out {tmp_path}/s").done()
+    assert len(usk(f"predict {trained} {tmp_path}/s --json").done().value) == 6
     features = datasets.Features({"audio": datasets.Audio()})
     write_wav(tmp_path / "in" / "good.wav", tone(440, 0.5))
     rows = [{"bytes": (tmp_path / "in" / "good.wav").read_bytes(), "path": "a.wav"}] * 2

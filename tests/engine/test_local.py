@@ -109,11 +109,6 @@ def test_a_worker_ignores_ctrl_c_and_exits_with_its_parent(tmp_path: Path) -> No
         assert process.stderr.read() == b""
 
 
-def children(pid: int) -> set[int]:
-    listed = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    return set(map(int, listed.split()))
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux")
 @pytest.mark.parametrize("number", [9, 1], ids=["SIGKILL", "SIGHUP"])
@@ -128,7 +123,8 @@ def test_a_killed_parent_leaves_no_process_and_no_file(
     while not list(temporary.glob("usk-features-*/*.npy")):
         assert process.poll() is None
         time.sleep(0.05)
-    workers = children(process.pid)
+    listed = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+    workers = set(map(int, listed.split()))
     assert len(workers) == 2
     process.send_signal(number)
     process.wait(timeout=60)
