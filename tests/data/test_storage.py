@@ -277,9 +277,10 @@ def test_a_generator_is_trained_on_a_url_of_the_environment(
     assert (out / "model_index.json").is_file()
 
 
-@pytest.mark.parametrize("scheme", ["nothing", "https"])
-def test_another_scheme_is_one_line(scheme: str, usk: Callable[..., Any]) -> None:
-    usk(f"info {scheme}://bucket/x").refused(2, f"{scheme}://bucket/x")
+def test_another_scheme_and_a_local_file_at_a_url_are_one_line(memory: str, usk: Callable[..., Any]) -> None:
+    for scheme in ("nothing", "https"):
+        usk(f"info {scheme}://bucket/x").refused(2, f"{scheme}://bucket/x")
+    usk(f"report --out {memory}/page.html").refused(2, "--out")
 
 
 def test_a_missing_client_names_the_extra(monkeypatch: pytest.MonkeyPatch, usk: Callable[..., Any]) -> None:
@@ -310,10 +311,6 @@ def test_refused_access_is_reported_before_anything_is_made(
     monkeypatch.setattr(type(fsspec.filesystem("memory")), "pipe_file", refuse)
     usk(f"synth --real {tone_folder} --strategy waveform --out {memory}/x").refused(2, f"--out {memory}/x")
     assert not (cache_root() / "audio").exists()
-
-
-def test_a_local_file_cannot_be_a_url(memory: str, usk: Callable[..., Any]) -> None:
-    usk(f"report --out {memory}/page.html").refused(2, "--out")
 
 
 def test_names_that_lead_out_of_the_folder_are_ignored(memory: str) -> None:

@@ -414,12 +414,9 @@ def test_one_process_at_a_time_fits_in_a_folder(source: Source, tmp_path: Path) 
     assert result.log and not (result.folder / LOCK_FILE).exists()
 
 
-def test_images_that_cannot_be_halved_are_a_usage_error(source: Source, tmp_path: Path) -> None:
+def test_images_are_the_clips_beginnings_and_short_ones_are_known(source: Source, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="images of 16 x 31 cannot be halved 1 times"):
         fit([source], tmp_path / "out", TINY, mel=replace(MEL, n_frames=31))
-
-
-def test_images_are_the_clips_beginnings_and_short_ones_are_known(source: Source) -> None:
     decoded = decode_source(source, 8_000)
     images, frames = images_of(decoded, MEL)
     expected, _ = audio_to_image(stack_padded([decoded.audio(5)], MEL.image_samples), MEL)

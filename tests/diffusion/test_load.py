@@ -409,15 +409,9 @@ SPOILT: dict[str, tuple[Callable[[Path], Any], str]] = {
     "an unknown embedding": (edited(UNET_CONFIG, time_embedding_type="1"), "its weights cannot be loaded"),
     "a padding that is a list": (edited(UNET_CONFIG, downsample_padding=[1]), "downsample_padding is [1]"),
     "classes as text": (edited(UNET_CONFIG, num_class_embeds="3"), "is class-conditional, but id2label"),
-    "no sources": (lambda f: (f / "trained_on.json").write_text("{}"), "trained_on.json does not list"),
-    "a class effect as text": (
-        lambda f: (f / "training.json").write_text('{"class_effect": "0.3"}'),
-        "class_effect",
-    ),
-    "a class effect of NaN": (
-        lambda f: (f / "training.json").write_text('{"class_effect": NaN}'),
-        "class_effect",
-    ),
+    "no sources": (written("trained_on.json", b"{}"), "trained_on.json does not list"),
+    "a class effect as text": (written("training.json", b'{"class_effect": "0.3"}'), "class_effect"),
+    "a class effect of NaN": (written("training.json", b'{"class_effect": NaN}'), "class_effect"),
     "training.json is a folder": (lambda f: (f / "training.json").mkdir(), "training.json cannot be read"),
     "no VAE": (edited(INDEX, vqvae=["diffusers", "AutoencoderKL"]), "vqvae/config.json is missing"),
 }
@@ -539,9 +533,9 @@ def test_loading_logs_nothing_and_leaves_the_warning_filters_alone(
     assert warnings.filters == filters
 
 
-@pytest.mark.parametrize("name", ["./nothing/here", "nothing", "a/b/c", "~/nothing"])
-def test_a_folder_that_is_not_there_names_the_ways_on(name: str) -> None:
-    refused(name, "no such pipeline folder. Give a folder, a Hub id (user/name), or `embedded`.")
+def test_a_folder_that_is_not_there_names_the_ways_on() -> None:
+    for name in ("./nothing/here", "nothing", "a/b/c", "~/nothing"):
+        refused(name, "no such pipeline folder. Give a folder, a Hub id (user/name), or `embedded`.")
 
 
 @pytest.mark.parametrize(("cuda", "device", "model"), [(True, "cuda", PUBLISHED), (False, "cpu", EMBEDDED)])
