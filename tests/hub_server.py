@@ -121,7 +121,6 @@ class Failure:
     path: str = ""  # a regular expression, searched in the path with its query
     status: int | None = None  # answered; statuses from 500 answer in HTML, as proxies do
     code: str | None = None  # X-Error-Code
-    message: str = "told to fail"
     headers: dict[str, str] = field(default_factory=dict)
     cut: int | None = None  # closes after so many bytes of the request's body or, if none, of the answer's
     lost: bool = False  # does what was asked and closes without an answer
@@ -282,8 +281,7 @@ class _Handler(BaseHTTPRequestHandler):
             if failure.done:
                 with self.server_hub.lock:
                     self._route(body)
-            refused = Refused(failure.status, failure.message, failure.code)
-            status, headers, content = self._refusal(refused)
+            status, headers, content = self._refusal(Refused(failure.status, "told to fail", failure.code))
             if failure.body is not None:
                 headers, content = {"Content-Type": "application/json"}, failure.body
             elif failure.status >= 500:
@@ -411,13 +409,11 @@ class _Handler(BaseHTTPRequestHandler):
             writes = self.command != "GET" and action != "paths-info"
             repo = self._repo(TYPES[parts[0]], "/".join(parts[1:3]), writes)
             if action == "revision":
-                return _info(repo, self._commit(repo, revision), blobs="blobs" in query)
+                return _info(repo, self._commit(repo, revision))
             if action == "tree":
                 return _tree(self._commit(repo, revision), "/".join(rest[2:]), query)
             if action == "paths-info":
                 return _paths(self._commit(repo, revision), self.headers, body)
-            if action == "refs":
-                return _refs(repo)
             if action == "preupload":
                 return _preupload(repo, revision, json.loads(body), self.server_hub.ignored)
             if action == "commit":
@@ -516,15 +512,8 @@ def _validate_card(content: str) -> tuple[int, Any]:
     return 400 if errors else 200, {"errors": [{"message": error} for error in errors], "warnings": []}
 
 
-def _info(repo: Repo, commit: Commit, blobs: bool) -> Any:
-    siblings = []
-    for path, blob in sorted(commit.blobs.items()):
-        entry: dict[str, Any] = {"rfilename": path}
-        if blobs:
-            entry |= {"size": len(blob.content), "blobId": blob.oid}
-            if blob.lfs:
-                entry["lfs"] = {"sha256": blob.sha256, "size": len(blob.content), "pointerSize": 130}
-        siblings.append(entry)
+def _info(repo: Repo, commit: Commit) -> Any:
+    siblings = [{"rfilename": path} for path in sorted(commit.blobs)]
     about = {"_id": "0" * 24, "id": repo.id, "author": repo.owner, "sha": commit.sha, "siblings": siblings}
     about |= {
         "lastModified": DATE,
@@ -583,15 +572,6 @@ def _paths(commit: Commit, headers: Any, body: bytes) -> Any:
     expand, folders = bool(asked.get("expand")), _folders(commit)
     files = [_file_entry(path, commit.blobs[path], expand) for path in paths if path in commit.blobs]
     return files + [_folder_entry(path, expand) for path in paths if path in folders]
-
-
-def _refs(repo: Repo) -> Any:
-    def entries(kind: str, there: dict[str, str]) -> list[dict[str, str]]:
-        return [
-            {"name": name, "ref": f"refs/{kind}/{name}", "targetCommit": sha} for name, sha in there.items()
-        ]
-
-    return {"branches": entries("heads", repo.branches), "converts": [], "tags": entries("tags", repo.tags)}
 
 
 def _preupload(repo: Repo, revision: str, asked: dict[str, Any], ignored: str) -> Any:

@@ -50,19 +50,15 @@ def made(usk: Command, urbansound8k_folder: Path, tmp_path: Path) -> Path:
     return tmp_path / "synth"
 
 
-def rows_of() -> dict[str, list[Any]]:
-    """Real clips of somebody: two classes, two recordings each, two clips a recording."""
+def somebodys(folder: Path, **columns: list[Any]) -> Path:
+    """A dataset folder that usk did not make, of two classes, with a card that states a license."""
     sounds = [encode_flac(tone(300 + 50 * index, 0.4, 8_000), 8_000) for index in range(8)]
-    return {
+    rows: dict[str, list[Any]] = {
         "audio": [{"bytes": sound, "path": f"{index}.flac"} for index, sound in enumerate(sounds)],
         "label": ["hum", "whistle"] * 4,
         "recording": [f"r{index // 2}-{index % 2}" for index in range(8)],
+        **columns,
     }
-
-
-def somebodys(folder: Path, **columns: list[Any]) -> Path:
-    """A dataset folder that usk did not make, with a card that states a license."""
-    rows = {**rows_of(), **columns}
     texts = {name: datasets.Value("string") for name in rows if name != "audio"}
     features = datasets.Features({"audio": datasets.Audio(sampling_rate=8_000), **texts})
     (folder / "data").mkdir(parents=True)
@@ -105,8 +101,8 @@ def test_training_on_a_hub_dataset_equals_training_on_its_folder(
     assert not any("cannot be ruled out" in note for note in by_mix.value["notes"])
 
 
-def test_info_and_audit_of_a_hub_dataset(
-    usk: Command, hub: LocalHub, made: Path, urbansound8k_folder: Path
+def test_info_and_audit_take_a_dataset_and_a_run_on_the_hub(
+    usk: Command, hub: LocalHub, made: Path, trained: Path, urbansound8k_folder: Path
 ) -> None:
     commit = hub.create_repo("dataset", "me/urban", made).branches["main"]
     facts = usk("info", "me/urban", "--json").value
@@ -115,6 +111,10 @@ def test_info_and_audit_of_a_hub_dataset(
     assert (facts["synthetic clips"], facts["strategies"], facts["made by"]) == (6, ["waveform"], ["none"])
     ran = usk("audit", "me/urban", "--real", urbansound8k_folder, "--json")
     assert (ran.code, ran.value["clips"], ran.value["wrong_provenance"]) == (0, 6, [])
+    hub.create_repo("model", "me/ears", trained)
+    assert usk("info", "me/ears", "--json").value == usk("info", trained, "--json").value
+    ran = usk(f"audit {made} --real {urbansound8k_folder} --embedding me/ears --json").done()
+    assert "classifier of" in ran.value["embedding"]
 
 
 @pytest.mark.parametrize("on_hub", [True, False], ids=["Hub", "folder"])
@@ -203,15 +203,6 @@ def test_a_classifier_from_the_hub_predicts_what_the_run_does(
     assert not far.training
     for name, tensor in near.state_dict().items():
         np.testing.assert_array_equal(far.state_dict()[name], tensor)
-
-
-def test_info_and_audit_take_a_run_on_the_hub(
-    usk: Command, hub: LocalHub, trained: Path, made: Path, urbansound8k_folder: Path
-) -> None:
-    hub.create_repo("model", "me/ears", trained)
-    assert usk("info", "me/ears", "--json").value == usk("info", trained, "--json").value
-    ran = usk(f"audit {made} --real {urbansound8k_folder} --embedding me/ears --json").done()
-    assert "classifier of" in ran.value["embedding"]
 
 
 def test_pickled_weights_are_never_asked_for(hub: LocalHub, trained: Path, tmp_path: Path) -> None:
@@ -388,22 +379,19 @@ def test_a_hub_that_fails_or_dawdles_for_long_is_given_up(
 
 
 @pytest.mark.usefixtures("pipeline")
-def test_what_the_client_says_of_requests_that_failed_is_not_shown(
+def test_a_hub_that_asks_for_a_day_is_not_waited_for_and_what_the_client_says_not_shown(
     hub: LocalHub, caplog: pytest.LogCaptureFixture
 ) -> None:
+    hub.fail("*", "/resolve/", 429, headers={"Retry-After": "86400"}, times=10**6)
+    with pytest.raises(ModelError, match="wants fewer requests"):
+        load_generator("me/x")
+    assert hub.slept_s == []
+    hub.failures.clear()
     logging.getLogger("huggingface_hub").addHandler(caplog.handler)
     hub.fail("*", "/resolve/", silent=True, times=10**6)
     with pytest.raises(ModelError, match="too slowly"):
         load_generator("me/x")
     assert not caplog.records
-
-
-@pytest.mark.usefixtures("pipeline")
-def test_a_hub_that_asks_for_a_day_is_not_waited_for(hub: LocalHub) -> None:
-    hub.fail("*", "/resolve/", 429, headers={"Retry-After": "86400"}, times=10**6)
-    with pytest.raises(ModelError, match="wants fewer requests"):
-        load_generator("me/x")
-    assert hub.slept_s == []
 
 
 def test_a_request_that_failed_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

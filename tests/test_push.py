@@ -142,7 +142,7 @@ def test_what_only_making_it_needed_stays_here(account: LocalHub, dataset: Path)
     assert pushed(account.repo(*SET)) == before
 
 
-def test_a_generator_arrives_without_checkpoints_and_is_used(
+def test_a_generator_arrives_without_checkpoints_or_pickled_weights_and_is_used(
     usk: Command, account: LocalHub, tiny_pipeline: Tiny, tmp_path: Path
 ) -> None:
     folder = tmp_path / "generator"
@@ -160,6 +160,8 @@ def test_a_generator_arrives_without_checkpoints_and_is_used(
     assert "has no card" in ran.err
     here, there = (load_generator(name, "cpu").unet.state_dict() for name in (str(folder), "me/gen"))
     assert all(torch.equal(here[name], there[name]) for name in here) and here.keys() == there.keys()
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    refused(usk, 1, "unet has only pickled weights (.bin). Only safetensors are shared", folder, "me/gen")
 
 
 def test_the_plan_of_the_embedded_generator_states_its_license(account: LocalHub) -> None:
@@ -224,18 +226,12 @@ def n_requests_of(hub: LocalHub, act: Callable[[], object]) -> int:
     return len(hub.requests) - before
 
 
-def cut_at(hub: LocalHub, request: int, lost: bool) -> None:
-    """The Hub is away from its `request`-th request on; `lost`: that one is still carried out, without an answer."""
-    if lost:
-        hub.fail(lost=True, skip=request)
-    hub.fail(cut=50, skip=request, times=10**9)
-
-
 @pytest.mark.parametrize("lost", [False, True])
 @pytest.mark.parametrize("first", [True, False], ids=["the first", "a smaller one"])
 def test_a_push_cut_at_any_request_is_put_right_by_the_second(
     account: LocalHub, dataset: Path, tmp_path: Path, first: bool, lost: bool
 ) -> None:
+    """The Hub is away from a request on. `lost`: that one is still carried out, without an answer."""
     folder = dataset if first else fill(store_at(tmp_path / "smaller", plan_of(5, seed=7))).folder
 
     def there() -> dict[str, bytes]:
@@ -253,7 +249,9 @@ def test_a_push_cut_at_any_request_is_put_right_by_the_second(
     for request in range(n_requests):
         start()
         before = there()
-        cut_at(account, request, lost)
+        if lost:
+            account.fail(lost=True, skip=request)
+        account.fail(cut=50, skip=request, times=10**9)
         with pytest.raises(UskError, match="me/set"):
             quick(folder)
         account.failures.clear()
@@ -379,7 +377,7 @@ def test_a_name_of_someone_else(usk: Command, account: LocalHub, dataset: Path) 
     refused(usk, 1, "lab/set is taken by a private repo that me may not see", dataset, "lab/set")
 
 
-def test_a_name_that_is_taken_by_something_else(
+def test_a_name_that_is_taken_by_something_else_or_by_a_public_or_private_repo(
     usk: Command, account: LocalHub, dataset: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "other").mkdir()
@@ -389,6 +387,11 @@ def test_a_name_that_is_taken_by_something_else(
     assert len(repo.commits) == 2
     account.create_repo("dataset", "me/empty")
     assert usk("push", dataset, "me/empty", "--yes").code == 0
+    account.create_repo("dataset", "me/public")
+    refused(usk, 2, "--private: me/public is public already", dataset, "me/public", "--private")
+    account.create_repo("dataset", "me/secret", private=True)
+    ran = usk("push", dataset, "me/secret", "--yes")
+    assert ran.code == 0 and account.repo("dataset", "me/secret").private and "private" in ran.err
 
 
 def test_a_name_taken_in_the_same_moment(usk: Command, account: LocalHub, dataset: Path) -> None:
@@ -414,16 +417,6 @@ def test_as_a_process_of_its_own(usk_process: Command, hub: LocalHub, dataset: P
     out, err = process.communicate(timeout=120)
     assert process.returncode != 0 and "Traceback" in err and "the Hub does not accept your token" in err
     assert TOKEN not in out + err
-
-
-def test_private_of_a_public_repo_is_refused_and_a_private_one_stays(
-    usk: Command, account: LocalHub, dataset: Path
-) -> None:
-    account.create_repo("dataset", "me/set")
-    refused(usk, 2, "--private: me/set is public already", dataset, "me/set", "--private")
-    account.create_repo("dataset", "me/secret", private=True)
-    ran = usk("push", dataset, "me/secret", "--yes")
-    assert ran.code == 0 and account.repo("dataset", "me/secret").private and "private" in ran.err
 
 
 NO_REPO = ["", "me/a b", "set", "me/a/set", "/set", "me/..", "me/set.git", "https://x.co/a", "me/set@v1"]
@@ -462,7 +455,7 @@ def test_no_token_is_written_or_shown(
     seen = [repr(account.repos.pop(SET))]
     for request, status in [(request, status) for request in range(n_requests) for status in (401, 403, 500)]:
         account.repos.pop(SET, None)
-        account.fail(status=status, skip=request, times=10**9, message="told to fail")
+        account.fail(status=status, skip=request, times=10**9)
         try:
             quick(dataset)
         except UskError as error:
@@ -486,12 +479,11 @@ def test_no_token_is_written_or_shown(
 # --- folders -----------------------------------------------------------------------------------------------
 
 
-def test_a_folder_that_is_not_there(usk: Command, account: LocalHub, dataset: Path) -> None:
+def test_folders_that_are_not_there_or_of_no_kind(
+    usk: Command, account: LocalHub, dataset: Path, tone_folder: Path, tmp_path: Path
+) -> None:
     refused(usk, 2, f"snyth: no such folder. Did you mean {dataset}?", dataset.parent / "snyth")
     refused(usk, 2, "no such folder. Name a synthetic dataset (usk synth)", dataset.parent / "quite-other")
-
-
-def test_folders_of_no_kind(usk: Command, account: LocalHub, tone_folder: Path, tmp_path: Path) -> None:
     refused(usk, 2, "was not made by usk: it has none of usk.json, run.json, model_index.json", tone_folder)
     (tmp_path / "file").write_text("x")
     refused(usk, 2, "is a file. Name the folder that it is in", tmp_path / "file")
@@ -569,26 +561,15 @@ def test_a_dataset_that_is_not_whole_is_refused(
     assert account.requests == []
 
 
-def test_a_generator_with_pickled_weights_is_refused(
-    usk: Command, account: LocalHub, tiny_pipeline: Tiny, tmp_path: Path
+def test_files_that_the_repo_ignores_are_missed_and_metadata_may_be_refused(
+    usk: Command, account: LocalHub, dataset: Path
 ) -> None:
-    folder = tmp_path / "generator"
-    shutil.copytree(tiny_pipeline(), folder)
-    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
-    weights.rename(weights.with_suffix(".bin"))
-    refused(usk, 1, "unet has only pickled weights (.bin). Only safetensors are shared", folder, "me/gen")
-
-
-def test_metadata_that_the_hub_refuses(usk: Command, account: LocalHub, dataset: Path) -> None:
-    card = dataset / "README.md"
-    card.write_text(card.read_text().replace("license: other", "license: my-own"))
-    refused(usk, 1, 'the Hub refuses the card\'s metadata: - "license" must be one of the known', dataset)
-
-
-def test_files_that_the_repo_ignores_are_missed(account: LocalHub, dataset: Path) -> None:
     account.ignored = r"plan\.jsonl"
     with pytest.raises(UskError, match=r"me/set lacks plan\.jsonl after the push. .* in its \.gitignore"):
         quick(dataset)
+    card = dataset / "README.md"
+    card.write_text(card.read_text().replace("license: other", "license: my-own"))
+    refused(usk, 1, 'the Hub refuses the card\'s metadata: - "license" must be one of the known', dataset)
 
 
 def test_a_link_that_leads_out_of_the_folder_is_not_uploaded(
@@ -611,18 +592,13 @@ def test_a_link_that_leads_out_of_the_folder_is_not_uploaded(
 # --- cards that were edited on the Hub ---------------------------------------------------------------------
 
 
-def edit_on_hub(account: LocalHub, edit: Callable[[str], str]) -> str:
-    repo = account.repo(*SET)
-    edited = edit(repo.files()["README.md"].decode())
-    repo.add_commit("main", "edited", {**repo.commits[-1].blobs, "README.md": Blob(edited.encode())})
-    return edited
-
-
 def test_a_card_that_was_edited_on_the_hub_is_not_overwritten(
     usk: Command, account: LocalHub, dataset: Path
 ) -> None:
     quick(dataset)
-    edited = edit_on_hub(account, lambda text: text.replace("# Synthetic clips", "# My clips"))
+    repo = account.repo(*SET)
+    edited = repo.files()["README.md"].decode().replace("# Synthetic clips", "# My clips")
+    repo.add_commit("main", "edited", {**repo.commits[-1].blobs, "README.md": Blob(edited.encode())})
     refused(usk, 1, "README.md was edited on the Hub, and this push would overwrite it", dataset)
     (dataset / "README.md").write_text(edited)  # as the hint says
     assert usk("push", dataset, "me/set", "--yes").code == 0
