@@ -137,7 +137,7 @@ def test_an_edited_study_compares_the_runs_of_its_file_and_refuses_what_was_made
     for old, new, differs in (
         ("12 = 1", "12 = 2", "per class"),
         ('strategy = "waveform"\n[clips.f', 'strategy = "sample"\n[clips.f', "strategy"),
-        ('strategy = "waveform"\n[clips.f', 'strategy = "waveform,classical"\n[clips.f', "strategy"),
+        ('strategy = "waveform"\n[clips.f', 'strategy = "classical,waveform"\n[clips.f', "strategy"),
         ('strategy = "waveform"\n[clips.f', 'strategy = "waveform"\nfilter = 0.5\n[clips.f', "filter"),
         ("steps = 1", "steps = 2", "steps"),
         ("test_folds = [1]\n", "test_folds = [2]\n", "test folds"),
@@ -162,6 +162,8 @@ def test_an_edited_study_compares_the_runs_of_its_file_and_refuses_what_was_made
         ('train_clips = [40, "full"]', 'train_clips = [40, 7, "full"]', "has no value for 7 real clips"),
         ("[clips.waveform]", "[clips]\nwaveform = 1\n[clips.other]", "is not"),
         ('strategy = "waveform"\n[clips', 'strategy = "nonsense"\n[clips', "nonsense"),
+        ('strategy = "waveform"\n[clips', 'strategy = ["sample"]\n[clips', "Join names by commas"),
+        ('strategy = "waveform"\n[clips', "optional = true\n[clips", "optional"),
         ('strategy = "waveform"\n[clips', "strateg = 1\n[clips", "strateg"),
         ("[clips.waveform]", "[generators.g]\nstepz = 1\n[clips.waveform]", "stepz"),
         ("real,waveform,filtered", "real,waveforms", "names waveforms, which is not in clips"),

@@ -134,8 +134,9 @@ def test_strategies_share_the_clips_of_every_class() -> None:
     assert n_parents == {"decomposed": 2, "variation": 1, "sample": 1}
     assert len({clip.seed for clip in plan.clips}) == len({clip.clip_id for clip in plan.clips}) == 14
     assert {clip.strategy for clip in plan.clips[:6]} != {"decomposed"}, "they take turns"
-    assert plan.notes[0] == "drill: no pairs come from fold 3, with fewer than 2 recordings to draw from"
+    assert plan.notes[0] == "drill: no clips come from fold 3, with fewer than 2 recordings to draw from"
     assert Plan.from_lines(plan.lines(), NAMES).clips == plan.clips
+    assert {clip.fold for clip in plan.clips} == {1, 2}, "all strategies take parents of the folds with pairs"
     assert draw_plan(clips, NAMES, 1, strategies=["decomposed", "sample"]).clips[0].strategy == "decomposed"
 
 
@@ -174,7 +175,7 @@ def test_across_folds_pairs_of_one_fold_keep_it() -> None:
 def test_a_fold_with_one_recording_is_left_out_and_named() -> None:
     plan = draw_plan([*even_pool(3, 1), Clip("d", 0, "h", 2)], NAMES, 4)
     assert plan.counts() == {"drill": {1: 4}}
-    assert plan.notes[0] == "drill: no pairs come from fold 2, with fewer than 2 recordings to draw from"
+    assert plan.notes[0] == "drill: no clips come from fold 2, with fewer than 2 recordings to draw from"
 
 
 @pytest.mark.parametrize(

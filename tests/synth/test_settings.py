@@ -66,6 +66,9 @@ def test_strategies_that_have_little_but_the_class_are_told_it_at_any_quality() 
         (SynthConfig, {"alpha": "0.2", "render": RenderConfig("variation")}, "alpha"),
         (SynthConfig, {"alpha": "0:1", "render": RenderConfig("classical")}, "alpha"),
         (SynthConfig, {"filter": 0.0}, "filter"),
+        (SynthConfig, {"render": ()}, "strategy"),
+        (SynthConfig, {"render": (RenderConfig(), RenderConfig(steps=2))}, "strategy"),
+        (SynthConfig, {"render": RenderConfig(optional=True)}, "strategy"),
     ],
 )
 def test_what_cannot_be_is_a_usage_error(
@@ -137,4 +140,6 @@ def test_only_the_default_may_leave_a_strategy_out() -> None:
         ("decomposed", False),
         ("sample", True),
     ]
+    assert [one.strategy for one in SynthConfig(per_class=1).renders] == ["decomposed"]
     assert [one.strategy for one in render_configs("published")] == ["slerp"]
+    assert render_configs(strategy="sample", strength=1.0) == render_configs(strategy="sample")

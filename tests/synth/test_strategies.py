@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,11 @@ import pytest
 
 from tests.manifests import contents, rows_in
 from tests.sounds import URBAN_CLASSES
+from usk.data.open import open_source
+from usk.diffusion.load import load_generator
 from usk.manifest import read_manifest
+from usk.synth.prepare import prepare
+from usk.synth.settings import SynthConfig, render_configs
 
 Command = Callable[..., Any]
 CLASSES = tuple(URBAN_CLASSES.values())
@@ -46,7 +51,22 @@ def test_by_default_both_kinds_share_the_clips_if_the_generator_knows_all_classe
     assert {(row["strategy"], len(row["parents"])) for row in rows} <= {("decomposed", 2), ("sample", 1)}
     card = (out / "README.md").read_text()
     assert all(f"| strategy | `{name}`" in card for name in strategies)
-    assert ("6 clips of `decomposed`" in card) == (len(strategies) == 2)
+    assert ("`decomposed`: 6." in card) == (len(strategies) == 2)
+
+
+@pytest.mark.parametrize(("class_effect", "condition_on_class"), [(None, False), (0.01, True)])
+def test_without_the_class_or_if_the_classes_are_alike_nothing_is_drawn_from_the_class(
+    tiny_pipeline: Callable[..., Path],
+    urbansound8k_folder: Path,
+    class_effect: float | None,
+    condition_on_class: bool,
+) -> None:
+    generator = load_generator(str(tiny_pipeline(class_names=CLASSES)), "cpu")
+    render = render_configs(condition_on_class=condition_on_class)
+    model = replace(generator, class_effect=class_effect)
+    made = prepare(open_source(urbansound8k_folder), SynthConfig(2, render=render), model=model, device="cpu")
+    assert {clip.strategy for clip in made.plan.clips} == {"decomposed"}
+    assert any(note.startswith("no clips of sample") for note in made.notes)
 
 
 def test_named_strategies_are_all_made_or_refused(

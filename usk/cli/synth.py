@@ -58,7 +58,10 @@ def command(
     strength: Annotated[
         float | None, Option(help=f"Noise strength to mix at, above 0 up to 1 (pure noise).{FOLLOWS}")
     ] = None,
-    steps: Annotated[int | None, Option(help=f"Solver steps each way.{FOLLOWS}")] = None,
+    steps: Annotated[
+        int | None,
+        Option(help="Solver steps each way. \\[default: follows --quality, --strategy and --strength]"),
+    ] = None,
     guidance: Annotated[
         float | None, Option(help=f"Weight of classifier-free guidance; 1 is without guidance.{FOLLOWS}")
     ] = None,
@@ -102,7 +105,7 @@ def command(
     skip_bad: SkipBadOption = False,
     columns: ColumnsOption = None,
 ) -> None:
-    """Make synthetic clips by interpolating pairs of real ones: a Hugging Face dataset in OUT.
+    """Make synthetic clips from real ones: a Hugging Face dataset in OUT.
 
     Run it again after an interruption and it goes on where it stopped.
     """

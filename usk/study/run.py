@@ -252,7 +252,8 @@ class _StudySteps:
         settings = dict(self.config.clips[name])
         per_class = settings.pop("per_class", self.config.per_class[size])
         share_kept = settings.pop("filter", None)
-        if unknown := sorted(set(settings) - {"quality", *(entry.name for entry in fields(RenderConfig))}):
+        known = {"quality", *(entry.name for entry in fields(RenderConfig))} - {"optional"}
+        if unknown := sorted(set(settings) - known):
             raise UsageError(f"clips.{name}: {unknown[0]} is not a setting of `usk synth`")
         synth = SynthConfig(per_class, render=render_configs(**settings), filter=share_kept)
         # All seeds of `full` would be the same, because it draws no subset.

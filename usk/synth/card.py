@@ -48,6 +48,7 @@ def dataset_card(manifest: Manifest, plan: Plan, folder: Path) -> str:
         "manifest": manifest,
         "strategies": strategies,
         "rows": [row for _, row, _ in strategies],
+        "without": [name for name, row, _ in strategies if row.mix is None],
         "n_clips_of": Counter(clip.strategy for clip in plan.clips),
         "n_parents_text": PARENTS_TEXT[tuple(parents_of)],
         "phase": next((settings["phase"] for *_, settings in strategies if "phase" in settings), None),

@@ -22,17 +22,18 @@ URBANSOUND8K = "urbansound8k"
 def ready_generator(model: str | Generator, device: str, renders: Sequence[RenderConfig]) -> Generator:
     """Load the generator. Raises UsageError if it does not support a strategy that is not optional, and ModelError if it
     cannot be loaded."""
-    settings = next(one for one in renders if one.strategy_row.mix is not None)
+    precision = next(one.precision for one in renders if one.strategy_row.mix is not None)
     if isinstance(model, Generator):
-        generator = model if settings.precision == "auto" else replace(model, precision=settings.precision)
+        generator = model if precision == "auto" else replace(model, precision=precision)
     else:
-        generator = load_generator(model, device, settings.precision)
+        generator = load_generator(model, device, precision)
     for one in renders:
         if not one.optional and one.strategy_row.mix is not None:
             require_supported(generator, generator.model_id, one)
             generator.scales(one.sampler)  # raises for steps that do not fit the strength
-    if isinstance(generator, TextGenerator) and settings.negative_prompt != generator.negative_prompt:
-        generator = replace(generator, negative_prompt=settings.negative_prompt, embeddings={}, encoded={})
+    negative = next((one.negative_prompt for one in renders if one.negative_prompt), "")
+    if isinstance(generator, TextGenerator) and negative != generator.negative_prompt:
+        generator = replace(generator, negative_prompt=negative, embeddings={}, encoded={})
     return generator
 
 
@@ -43,7 +44,8 @@ def supported_renders(
     effect = generator.class_effect
     tells_apart = effect is None or effect >= LEAST_CLASS_EFFECT
     knows_all = tells_apart and set(class_names) <= set(generator.class_names)
-    return tuple(replace(one, optional=False) for one in renders if knows_all or not one.optional)
+    kept = [one for one in renders if not one.optional or (knows_all and one.condition_on_class)]
+    return tuple(replace(one, optional=False) for one in kept)
 
 
 def require_supported(generator: GeneratorInfo, name: str, settings: RenderConfig) -> None:
@@ -119,6 +121,7 @@ def generator_notes(
     pool: DecodedSource,
     unconditioned: list[str],
     untrained: list[str],
+    left_out: Sequence[str],
 ) -> list[str]:
     """Return notes for the user before clips are made.
 
@@ -126,6 +129,7 @@ def generator_notes(
         pool: the clips that parents are drawn from.
         unconditioned: classes that the generator does not know.
         untrained: classes that an adapter was not trained on.
+        left_out: optional strategies that the generator does not support.
     """
     if generator is None:
         return []
@@ -134,6 +138,11 @@ def generator_notes(
         notes.append(
             f"the generator does not know {abbreviate_list(unconditioned)}: their clips are made without a class. "
             "Such clips have not helped so far: train a generator on these classes (usk fit) and compare"
+        )
+    elif left_out and not generator.takes_prompts:
+        notes.append(
+            f"no clips of {', '.join(left_out)}: the generator does not know the classes, or hardly tells them apart. With one that does "
+            "(usk fit can train one), clips were worth more"
         )
     effect = generator.class_effect
     draws = any(one.strategy == "sample" for one in renders)

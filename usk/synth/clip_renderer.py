@@ -97,8 +97,8 @@ class Renderers:
         self.of_strategy = renderers
 
     def batches(self, begin: int, end: int) -> list[list[int]]:
-        """Group the plan's entries from `begin` to `end` into batches of one strategy each."""
-        return [batch for one in self.of_strategy.values() for batch in one.batches(begin, end)]
+        """Group the plan's entries from `begin` to `end` into batches of one strategy each, in the order of the plan."""
+        return sorted(batch for one in self.of_strategy.values() for batch in one.batches(begin, end))
 
     def audio(self, planned: Sequence[PlannedClip]) -> list[np.ndarray]:
         """Return the audio of the planned clips of one batch, at any level."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 from collections import defaultdict
@@ -68,7 +67,12 @@ class Plan:
     def with_prompts(self, draw: Callable[[str, int], str]) -> Plan:
         """Return the plan with a prompt for each clip, from `draw(class name, seed)`."""
         names = self.class_names
-        clips = (replace(clip, prompt=draw(names[clip.label], clip.seed)) for clip in self.clips)
+        clips = (
+            replace(clip, prompt=draw(names[clip.label], clip.seed))
+            if STRATEGIES[clip.strategy].samples
+            else clip
+            for clip in self.clips
+        )
         return replace(self, clips=PlannedClips(clips))
 
 
@@ -99,7 +103,7 @@ def draw_plan(
     validation give no parents.
 
     Args:
-        strategies: each makes an equal share of a class's clips.
+        strategies: each makes an equal share of a class's clips, from the same folds.
         name: plans of the same seed with different names share neither noise nor order.
         across_folds: pair parents of different folds, too.
         known_clips: all clips of the source, if `clips` is a part of it. They decide which recordings are held out.
@@ -122,59 +126,59 @@ def draw_plan(
         }
         raise _too_few_recordings(groups, n_parents, held_out)
     planned = PlannedClips()
-    drawn: list[_DrawnPairs] = []
+    drawn: list[_DrawnClass] = []
     orders: list[np.ndarray] = []  # of each class, the places of its clips in `planned`
     shares = dict(zip(strategies, proportional(per_class, [1] * len(strategies)), strict=True))
     for label in labels:
         begin, pool, class_name = len(planned), pools[label], class_names[label]
-        random_of = functools.cache(functools.partial(_random, seed, name, label))
+        folds = {} if across_folds else _pools_by_fold(pool, n_parents)
+        skipped = sorted({clip.fold for clip in pool} - set(folds)) if folds else []
+        drawn.append(_DrawnClass(class_name, skipped, not folds and not across_folds))
+        folds = folds or {0: pool}
+        random_of = {fold: _random(seed, name, label, fold) for fold in folds}
         for strategy, share in shares.items():
-            n_parents = STRATEGIES[strategy].n_parents
-            folds = {} if across_folds else _pools_by_fold(pool, n_parents)
-            skipped = sorted({clip.fold for clip in pool} - set(folds)) if folds else []
-            mixes_folds = not folds and not across_folds
-            folds = folds or {0: pool}
+            n_of_clip = STRATEGIES[strategy].n_parents
             counts = proportional(share, [len(of_fold) for of_fold in folds.values()])
             n_pairs = 0
             for (fold, of_fold), count in zip(folds.items(), counts, strict=True):
-                rng = random_of(fold)
-                rows = _draw_parents(of_fold, count, n_parents, rng)
+                rows = _draw_parents(of_fold, count, n_of_clip, random_of[fold])
                 n_pairs += len(np.unique(np.sort(rows, axis=1), axis=0))
-                prefix = f"{class_name}-{seed}-{fold}"
-                first = len(planned) - begin
-                planned.extend(_plan_clips(of_fold, rows, strategy, alpha, rng, prefix, first))
-            if n_parents == 2:
-                drawn.append(_DrawnPairs(class_name, share, n_pairs, skipped, mixes_folds))
+                ids = (f"{class_name}-{seed}-{fold}", len(planned) - begin)
+                planned.extend(_plan_clips(of_fold, rows, strategy, alpha, random_of[fold], *ids))
+            if n_of_clip == 2 and n_pairs < share:
+                drawn[-1].repeated = (n_pairs, share)
         orders.append(begin + _random(seed, name, label).permutation(per_class))
-    return Plan(tuple(class_names), planned.take(np.stack(orders, axis=1).ravel()), tuple(_notes_on(drawn)))
+    notes = tuple(_notes_on(drawn, n_parents))
+    return Plan(tuple(class_names), planned.take(np.stack(orders, axis=1).ravel()), notes)
 
 
-@dataclass(frozen=True)
-class _DrawnPairs:
-    """What is to be said of the pairs of parents of a class."""
+@dataclass
+class _DrawnClass:
+    """What is to be said of the parents of a class's clips."""
 
     name: str
-    n_clips: int
-    n_pairs: int  # different ones
     skipped_folds: list[int]  # with too few recordings
     mixes_folds: bool  # parents lie in different folds, since no fold has enough recordings
+    repeated: tuple[int, int] | None = (
+        None  # the number of pairs, and of the clips made of them, if these are more
+    )
 
 
-def _notes_on(drawn: Sequence[_DrawnPairs]) -> Iterator[str]:
+def _notes_on(drawn: Sequence[_DrawnClass], n_parents: int) -> Iterator[str]:
     for one in drawn:
         if one.skipped_folds:
             folds = ", ".join(map(str, one.skipped_folds))
-            yield f"{one.name}: no pairs come from fold {folds}, with fewer than 2 recordings to draw from"
+            yield f"{one.name}: no clips come from fold {folds}, with fewer than {_recordings(n_parents)} to draw from"
     if mixed := [one.name for one in drawn if one.mixes_folds]:
         yield (
-            f"{abbreviate_list(mixed)}: every fold has fewer than 2 recordings to draw from, so parents lie in different folds; such a clip trains where neither "
+            f"{abbreviate_list(mixed)}: every fold has fewer than {_recordings(n_parents)} to draw from, so parents lie in different folds; such a clip trains where neither "
             "is tested"
         )
-    if repeated := [one for one in drawn if one.n_pairs < one.n_clips]:
-        fewest = min(repeated, key=lambda one: one.n_pairs)
+    if repeated := {one.name: one.repeated for one in drawn if one.repeated is not None}:
+        n_pairs, n_clips = min(repeated.values())
         yield (
-            f"{abbreviate_list([one.name for one in repeated])}: {pluralize(fewest.n_clips, 'clip')} a class from as few as "
-            f"{pluralize(fewest.n_pairs, 'pair')} of parents; a pair that is used again is mixed in another proportion (alpha)"
+            f"{abbreviate_list(list(repeated))}: {pluralize(n_clips, 'clip')} a class from as few as {pluralize(n_pairs, 'pair')} of parents; a pair "
+            "that is used again is mixed in another proportion (alpha)"
         )
 
 

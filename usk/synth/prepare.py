@@ -101,8 +101,10 @@ def prepare(
         clip_filter=clip_filter.record() if clip_filter is not None else None,
     )
     untrained = [name for name in plan.counts() if adapter_prompts and name not in adapter_prompts]
+    kept = [one.strategy for one in config.renders]
+    left_out = [one.strategy for one in request.config.renders if one.strategy not in kept]
     notes = (
-        *generator_notes(generator, config.renders, pool, unconditioned, untrained),
+        *generator_notes(generator, config.renders, pool, unconditioned, untrained, left_out),
         *pool.source.notes,
         *plan.notes,
     )
@@ -261,8 +263,9 @@ def dry_run(
             config = replace(config, filter=None)
         prepared = prepare(source, config, model=name, device=device, reporter=reporter)
         return prepared.plan, prepared.notes
+    optional = [one.strategy for one in config.renders if one.optional]
+    config = replace(config, render=tuple(one for one in config.renders if not one.optional))
     _, plan = plan_for(decode(source, config, reporter=reporter), config)
-    return plan, (
-        *plan.notes,
-        f"{name} is not loaded for this: which classes it knows is said when clips are made",
-    )
+    also = f". If it knows all of them, half are of {', '.join(optional)}" if optional else ""
+    note = f"{name} is not loaded for this: which classes it knows is said when clips are made{also}"
+    return plan, (*plan.notes, note)

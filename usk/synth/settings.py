@@ -151,11 +151,13 @@ def render_configs(
     """
     require_known(quality, QUALITIES, "quality")
     preset = QUALITIES[quality]
+    if strategy is not None and not isinstance(strategy, str):
+        raise UsageError("is not text", field="strategy", value=strategy, hint="Join names by commas.")
     names = preset.strategies if strategy is None else [name.strip() for name in strategy.split(",")]
     if len(set(names)) < len(names):
         raise UsageError("names a strategy twice", field="strategy", value=strategy)
     chosen = {name: value for name, value in given.items() if value is not None}
-    ignored = {name: _without_effect(strategy_named(name)) for name in names}
+    ignored = {name: _without_effect(strategy_named(name), chosen) for name in names}
     for setting, value in chosen.items():
         if all(setting in settings for settings, _ in ignored.values()):
             raise no_effect(setting, value, f"the strategy {names[0]} {ignored[names[0]][1]}")
@@ -175,13 +177,13 @@ def render_config(quality: str = DEFAULT_QUALITY, **given: Any) -> RenderConfig:
     return render_configs(quality, **given)[0]
 
 
-def _without_effect(strategy: Strategy) -> tuple[tuple[str, ...], str]:
+def _without_effect(strategy: Strategy, chosen: dict[str, Any]) -> tuple[tuple[str, ...], str]:
     """Return the settings that have no effect with a strategy, and why."""
     if strategy.mix is None:
         return GENERATOR_SETTINGS, "uses no generator"
     if not strategy.samples:
         return SAMPLER_SETTINGS, "uses no sampler"
-    if strategy.strength is not None:
+    if strategy.strength not in (None, chosen.get("strength")):
         return ("strength",), f"works at {strategy.strength:g} only"
     return (), ""
 
@@ -236,7 +238,11 @@ class SynthConfig:
                 "filter",
                 self.filter,
             )
-        first = self.renders[0].strategy
+        names = [one.strategy for one in self.renders]
+        if not names or self.renders[0].optional or len(set(names)) < len(names):
+            reason = "needs different strategies, the first of them not optional"
+            raise UsageError(reason, field="strategy", value=",".join(names))
+        first = names[0]
         if Alpha.parse(self.alpha) != Alpha() and not any(one.strategy_row.weighted for one in self.renders):
             raise no_effect("alpha", self.alpha, f"the strategy {first} weighs no parents")
         if self.trained_on is not None and not self.uses_generator:
@@ -244,8 +250,9 @@ class SynthConfig:
 
     @property
     def renders(self) -> tuple[RenderConfig, ...]:
-        """The settings of each strategy."""
-        return self.render if isinstance(self.render, tuple) else (self.render,)
+        """The settings of each strategy that makes clips. Precision and prompts are the same in all."""
+        several = (self.render,) if isinstance(self.render, RenderConfig) else tuple(self.render)
+        return several[: self.to_make]
 
     @property
     def uses_generator(self) -> bool:
