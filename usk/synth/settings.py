@@ -34,10 +34,7 @@ def _require(holds: bool, message: str, name: str, value: object) -> None:
 
 @dataclass(frozen=True)
 class RenderConfig:
-    """How the clips of one strategy are made: the help of `usk synth` explains most fields. `render_configs` fills it from a preset.
-
-    An option of `usk synth` is also a parameter in `usk.cli.synth`. The manifest and studies take all fields.
-    """
+    """How the clips of one strategy are made: the help of `usk synth` explains most fields. `render_configs` fills it from a preset."""
 
     strategy: str = DEFAULT_STRATEGIES[0]
     optional: bool = False  # leave the strategy out if the generator does not know the classes
