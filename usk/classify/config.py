@@ -56,17 +56,16 @@ class ClipUse:
 
 
 DEFAULT_USE = "as-is"  # as published; no other use is proven better
-# Comments give the measured gain in accuracy over as-is (percentage points, mean ± standard error, 3 seeds). Setup: `small`,
-# `strong`, 400 steps, last step; 50 real clips of UrbanSound8K folds 1 and 3; 500 averages of their mel images, filtered from
-# their sum; 1,656 test clips of folds 2 and 4 to 8. Real clips alone gained +2.3 ± 2.4: these synthetic clips did harm, and the
-# uses only undo it; none is proven better than real clips alone. With 100 `decomposed` clips, which do no harm, as-is reached
-# 61.6 % and balanced-real-last 60.3 % (4 seeds; docs/studies/texture). With 100 `decomposed` and 100 `sample` clips, as-is
-# reached 65.2 % and a synthetic_weight of 0.3 reached 64.5 % (4 seeds; docs/studies/clips).
+# Comments give the gain in accuracy over as-is (percentage points, 95 % interval) with `small`, `strong` and 3,600 steps, and 100
+# `decomposed` and 100 `sample` clips on six test folds of UrbanSound8K (docs/studies/clips). A synthetic_weight of 0.3 was worth
+# 0.7 less than 1 with 400 steps.
 USES = {
     "as-is": ClipUse(),
-    "balanced": ClipUse(real_share=0.5),  # +1.6 ± 0.8, 3 of 3 seeds up
-    "real-last": ClipUse(real_last=1 / 3),  # not measured
-    "balanced-real-last": ClipUse(real_share=0.5, real_last=1 / 3),  # +3.1 ± 1.2, 3 of 3 up
+    "balanced": ClipUse(
+        real_share=0.5
+    ),  # beside 50 +1.1 (-0.7 to +2.8), beside 100 -1.0 (-2.5 to +0.6), 8 seeds
+    "real-last": ClipUse(real_last=1 / 3),  # beside 50 -0.3 (-3.4 to +2.9), 4 seeds
+    "balanced-real-last": ClipUse(real_share=0.5, real_last=1 / 3),  # not measured with so many steps
 }
 
 
