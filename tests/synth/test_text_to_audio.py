@@ -210,13 +210,11 @@ def test_all_noise_of_a_distilled_model_is_fresh_and_each_clip_has_its_own(disti
 
 
 def test_a_negative_prompt_changes_clips_and_is_on_record(models: Models, real: Path, tmp_path: Path) -> None:
-    audio = []
+    model, audio = str(models["audioldm"]), []
     for negative in ("", "music"):
         render = render_configs(strategy="average,sample", steps=2, negative_prompt=negative)
         config = SynthConfig(2, classes=("dog_bark",), render=render)
-        made = synthesize(
-            real, tmp_path / f"o{negative}", config, model=str(models["audioldm"]), device="cpu"
-        )
+        made = synthesize(real, tmp_path / f"o{negative}", config, model=model, device="cpu")
         assert made.manifest.render["sample"]["negative_prompt"] == negative
         average, sample = sorted(rows_in(made.folder), key=lambda row: row["strategy"])
         assert sample["prompt"] and not average["prompt"]
@@ -228,8 +226,7 @@ def test_what_a_family_was_trained_on_is_said_and_urbansound8k_is_warned_of(
     models: Models, real: Path, tmp_path: Path
 ) -> None:
     config = SynthConfig(1, classes=("dog_bark",), render=render_config(strategy="sample", steps=1))
-    source = open_source(real)
-    made = synthesize(source, tmp_path / "out", config, model=str(models["audioldm"]), device="cpu")
+    made = synthesize(real, tmp_path / "out", config, model=str(models["audioldm"]), device="cpu")
     (note,) = (note for note in made.notes if note.startswith("longer than the"))
     assert f"{load_generator(str(models['audioldm']), 'cpu').longest_s:.2f} s" in note
     (part,) = made.manifest.trained_on
